@@ -1,0 +1,1 @@
+"""Offline: datasets become shards. Online: shards become episodes."""

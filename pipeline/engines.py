@@ -1,0 +1,113 @@
+"""Engines run shard jobs. An engine takes shard numbers and yields `Done` in any order.
+
+A job is idempotent and shares nothing, so an engine may run it anywhere, twice, or again. `local`
+runs worker processes; `array` picks one array task's part of the shards, for Slurm, Kubernetes
+indexed jobs or GNU parallel, and runs it locally. Further engines belong here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import Interrupted
+from pipeline.jobs import Done, Job, build_shard
+
+ORPHAN_CHECK: Final = (
+    1.0  # seconds between a worker's looks at whether the main process still lives
+)
+AHEAD: Final = 2  # jobs waiting per worker; enough that none idles, few to cancel
+
+
+def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Done]:
+    """Run the jobs in `workers` processes; with one, in this process."""
+    if workers <= 1 or len(shards) <= 1:
+        yield from (build_shard(job, shard) for shard in shards)
+        return
+    context = multiprocessing.get_context("spawn")  # forks of threaded libraries can hang
+    alive, stop = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        min(workers, len(shards)), mp_context=context, initializer=_start_worker, initargs=(alive,)
+    )
+    try:
+        yield from _drain(pool, job, shards, workers)
+    except BrokenProcessPool as error:
+        raise Interrupted(
+            "a worker process died (killed for memory, or crashed in a decoder); finished shards are "
+            "kept, run the same command again, with fewer --workers if memory was short"
+        ) from error
+    finally:
+        stop.close()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drain(
+    pool: ProcessPoolExecutor, job: Job, shards: Sequence[int], workers: int
+) -> Iterator[Done]:
+    waiting = iter(shards)
+    running: set[Future[Done]] = set()
+    while True:
+        for shard in waiting:
+            running.add(pool.submit(build_shard, job, shard))
+            if len(running) >= workers * AHEAD:
+                break
+        if not running:
+            return
+        finished, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            yield future.result()
+
+
+def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:
+    """The shards of one task of an array job."""
+    return [shard for shard in shards if shard % tasks == task]
+
+
+def _start_worker(alive: Connection) -> None:
+    """Leave Ctrl-C to the main process, and go at once when it stops or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        with suppress(EOFError, OSError):
+            alive.recv()  # nothing is ever sent; the pipe ends with the main process
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="main-process-watch").start()
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity, cgroup quota and Slurm's share, not what the box has."""
+    counts = [
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ]
+    counts += [max(1, round(share)) for share in (_quota_v2(), _quota_v1()) if share]
+    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdigit() and int(slurm) > 0:
+        counts.append(int(slurm))
+    return min(counts)
+
+
+def _quota_v2(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    try:
+        quota, period = path.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path = Path("/sys/fs/cgroup/cpu")) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None

@@ -1,0 +1,37 @@
+"""The failures a user can meet, each with the exit code the commands return for it.
+
+    PipelineError            1   anything below, as one type
+    ├── UsageError           2   the request contradicts itself
+    ├── SourceMissing        3   files that are needed are not there
+    ├── IntegrityError       4   files are there and are not what they should be
+    ├── OutOfSpace           5   the disk is full
+    └── Interrupted         75   stopped half-way; the same command goes on from here
+
+A message says what was needed, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    exit_code = 1
+
+
+class UsageError(PipelineError):
+    exit_code = 2
+
+
+class SourceMissing(PipelineError):
+    exit_code = 3
+
+
+class IntegrityError(PipelineError):
+    exit_code = 4
+
+
+class OutOfSpace(PipelineError):
+    exit_code = 5
+
+
+class Interrupted(PipelineError):
+    exit_code = 75

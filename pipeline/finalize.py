@@ -1,0 +1,134 @@
+"""Commit records become the index and the manifest. Idempotent: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.constants import QUALITY
+from pipeline.errors import IntegrityError
+from pipeline.index import Manifest
+from pipeline.jobs import Commit, read_commit
+from pipeline.layout import Layout, write_whole
+from pipeline.plan import Plan
+from pipeline.records import Rejected, ShardFile, rescaled_box
+
+PLAIN: Final = ("class_id", "split", "group", "user", "kind", "frame")
+
+
+def finalize(plan: Plan, layout: Layout) -> Manifest:
+    """Write index and manifest from the commit records of all shards; the manifest comes last."""
+    commits = [read_commit(layout.commit(shard)) for shard in range(plan.shards)]
+    foreign = [shard for shard, commit in enumerate(commits) if commit.plan_hash != plan.hash]
+    if foreign:
+        raise IntegrityError(
+            f"shards {foreign[:5]} of {layout.root} belong to another plan; delete {layout.work} "
+            "and build again"
+        )
+    rejected = (*plan.rejected, *(entry for commit in commits for entry in commit.rejected))
+    index = _index(plan, commits)
+    if index.num_rows == 0:
+        raise IntegrityError(
+            f"not one of {plan.items.num_rows:,} pictures of {plan.dataset} could be built; the first: "
+            f"{rejected[0].name}: {rejected[0].reason}"
+        )
+    index_bytes = _parquet(index)
+    manifest = Manifest(
+        name=plan.dataset,
+        plan_hash=plan.hash,
+        recipe=plan.recipe,
+        classes=plan.classes,
+        hierarchy={s: {n: tuple(c) for n, c in g.items()} for s, g in plan.hierarchy.items()},
+        samples=index.num_rows,
+        splits=_splits(index),
+        shards={size: _files(commits, size) for size in plan.recipe.sizes},
+        sources=plan.files,
+        quarantined=rejected,
+        versions=_versions(commits),
+        index_sha256=hashlib.sha256(index_bytes).hexdigest(),
+    )
+    for size, files in manifest.shards.items():
+        write_whole(layout.wids(size), _wids(f"{plan.dataset}-{size}", files))
+    write_whole(layout.index, index_bytes)
+    write_whole(layout.manifest, manifest.text().encode())
+    shutil.rmtree(layout.scratch, ignore_errors=True)
+    return manifest
+
+
+def _index(plan: Plan, commits: Sequence[Commit]) -> pa.Table:
+    """The plan's columns of the samples that were written, and where each lies; sorted by class."""
+    places = pa.concat_tables([commit.places for commit in commits]).combine_chunks()
+    shards = np.repeat(np.arange(len(commits)), [commit.places.num_rows for commit in commits])
+    items = plan.items.take(places["key"])
+    columns = {"key": places["key"], **{name: items[name] for name in PLAIN}}
+    if len(items["split_lite"].unique()) > 1:
+        columns["split_lite"] = items["split_lite"]
+    columns |= _annotations(plan, items)
+    columns["shard"] = pa.array(shards.astype(np.int32))
+    columns |= {name: places[name] for name in places.column_names if name != "key"}
+    table = pa.table(columns)
+    order = np.argsort(items["class_id"].to_numpy(), kind="stable")
+    return table.take(pa.array(order)).unify_dictionaries().combine_chunks()
+
+
+def _annotations(plan: Plan, items: pa.Table) -> dict[str, pa.Array]:
+    """Quality flags, and the box at each size; only where the source has annotations."""
+    columns: dict[str, pa.Array] = {}
+    quality = items["quality"].to_pylist()
+    if any(quality):
+        unknown = [-1] * len(QUALITY)
+        flags = np.array([entry or unknown for entry in quality], np.int8)
+        columns |= {name: pa.array(flags[:, i].copy()) for i, name in enumerate(QUALITY)}
+    boxes = items["box"].to_pylist()
+    if any(box is not None for box in boxes):
+        for size in plan.recipe.sizes:
+            scaled = [(-1,) * 4 if box is None else rescaled_box(box, size) for box in boxes]
+            columns[f"box_{size}"] = pa.array(scaled, pa.list_(pa.int16(), 4))
+    return columns
+
+
+def _splits(index: pa.Table) -> dict[str, int]:
+    counts = index["split"].combine_chunks().value_counts()
+    return dict(sorted((entry["values"], entry["counts"]) for entry in counts.to_pylist()))
+
+
+def _files(commits: Iterable[Commit], size: int) -> tuple[ShardFile, ...]:
+    return tuple(commit.files[size] for commit in commits if size in commit.files)
+
+
+def _versions(commits: Iterable[Commit]) -> tuple[dict[str, str], ...]:
+    different = {json.dumps(commit.versions, sort_keys=True) for commit in commits}
+    return tuple(json.loads(text) for text in sorted(different))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _wids(name: str, files: Sequence[ShardFile]) -> bytes:
+    """The index that `wids.ShardListDataset` opens; URLs are relative to the file."""
+    shards = [{"url": f.name, "nsamples": f.samples, "filesize": f.bytes} for f in files]
+    about = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": name,
+        "shardlist": shards,
+    }
+    return (json.dumps(about, indent=1) + "\n").encode()
+
+
+def all_rejected(plan: Plan, layout: Layout) -> tuple[Rejected, ...]:
+    """What the plan and the finished shards rejected so far."""
+    done = (layout.commit(shard) for shard in range(plan.shards))
+    late = (read_commit(path).rejected for path in done if path.exists())
+    return (*plan.rejected, *(entry for entries in late for entry in entries))

@@ -1,0 +1,109 @@
+"""The names of the files of a built dataset, in one place.
+
+<root>/dataset.json            the manifest; it appears last, so its presence means "complete"
+<root>/index.parquet           one row per sample
+<root>/<size>/shard-000000.tar, shard-000000.idx, wids.json
+<root>/.build/                 plan and commit records: what a resume or a repair starts from
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname()) or "host"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything of one dataset lies."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index.parquet"
+
+    @property
+    def work(self) -> Path:
+        return self.root / ".build"
+
+    @property
+    def scratch(self) -> Path:
+        return self.work / "scratch"
+
+    @property
+    def plan(self) -> Path:
+        return self.work / "plan.parquet"
+
+    def commit(self, shard: int) -> Path:
+        return self.work / f"shard-{shard:06d}.parquet"
+
+    def tar(self, size: int, shard: int) -> Path:
+        return self.root / str(size) / f"shard-{shard:06d}.tar"
+
+    def wids(self, size: int) -> Path:
+        return self.root / str(size) / "wids.json"
+
+
+def temporary(target: Path) -> Path:
+    """A name beside `target` that no other process, here or elsewhere, will choose."""
+    unique = f"{TEMPORARY}{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return target.with_name(f"{unique}-{target.name}")
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Give a complete, synced file its name; durable when this returns."""
+    partial.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a small file completely or not at all."""
+    partial = temporary(target)
+    try:
+        with partial.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        publish(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what processes of this machine that no longer live left behind."""
+    for folder in (root, *(child for child in root.iterdir() if child.is_dir())):
+        for file in folder.glob(f"{TEMPORARY}{HOST}-*"):
+            process = file.name.removeprefix(f"{TEMPORARY}{HOST}-").split("-", 1)[0]
+            if process.isdigit() and not _alive(int(process)):
+                file.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,32 @@
+"""Datasets that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.builder import build_shards
+from pipeline.records import Encoding, Recipe
+from pipeline.sources.folder import FolderSource
+from tests.pictures import fill
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three classes with 7, 5 and 1 pictures."""
+    return fill(tmp_path / "photos", {"cat": 7, "dog": 5, "one": 1})
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of several shards, built once: raw at 24 pixels, JPEG at 48. Do not change it."""
+    root = tmp_path_factory.mktemp("built")
+    source = FolderSource(
+        name="pets", root=fill(root / "photos", {"cat": 30, "dog": 20, "owl": 10})
+    )
+    encodings = (Encoding.parse("raw"), Encoding.parse("jpeg:95"))
+    build_shards(
+        source, root / "pets", Recipe(sizes=(24, 48), encodings=encodings, shard_samples=16)
+    )
+    return root / "pets"

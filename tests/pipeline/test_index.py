@@ -1,0 +1,87 @@
+"""A dataset opens when it is complete, and says what to do when it is not."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.index import Dataset, Manifest, ShardSet
+
+
+def test_a_class_is_one_slice_and_its_spots_are_the_pictures(built: Path) -> None:
+    dataset = Dataset.open(built)
+    index = dataset.index
+    assert [record.name for record in dataset.manifest.classes] == ["cat", "dog", "owl"]
+    assert [index.rows_of(c) for c in range(3)] == [slice(0, 30), slice(30, 50), slice(50, 60)]
+    for row in range(0, 60, 7):
+        for size in (24, 48):
+            tar = dataset.tar(size, int(index["shard"][row])).read_bytes()
+            offset, length = int(index[f"offset_{size}"][row]), int(index[f"length_{size}"][row])
+            data = tar[offset : offset + length]
+            assert zlib.crc32(data) == index[f"crc32_{size}"][row]
+            load = np.load if size == 24 else Image.open
+            assert np.asarray(load(io.BytesIO(data))).shape == (size, size, 3)
+
+
+def test_columns_are_numpy_and_texts_are_codes(built: Path) -> None:
+    index = Dataset.open(built).index
+    assert index["class_id"].dtype == np.int32
+    assert index["crc32_24"].dtype == np.uint32
+    assert index.text("split", 0) == ""
+    assert index.is_word("split", "train").sum() == 0
+    assert index.is_word("split", "").all()
+
+
+def test_a_manifest_reads_back_as_it_was(built: Path) -> None:
+    manifest = Manifest.read(built / "dataset.json")
+    assert manifest.text() == (built / "dataset.json").read_text()
+    assert manifest.bytes == sum(path.stat().st_size for path in built.rglob("*.tar"))
+
+
+def test_a_set_is_one_dataset_or_a_folder_of_them(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "set" / "a")
+    assert list(ShardSet.open(built).datasets) == ["pets"]
+    assert [dataset.root.name for dataset in ShardSet.open(tmp_path / "set")] == ["a"]
+
+
+def test_an_unfinished_build_does_not_open(built: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy")
+    (copy / "dataset.json").unlink()
+    with pytest.raises(SourceMissing, match="has not finished; run the same"):
+        ShardSet.open(copy)
+
+
+def test_an_empty_or_absent_folder_says_how_to_build(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing, match=r"is not there; build a shard set"):
+        ShardSet.open(tmp_path / "nowhere")
+    with pytest.raises(SourceMissing, match=r"neither a dataset .* nor a folder of datasets"):
+        ShardSet.open(tmp_path)
+
+
+def test_another_format_number_and_damage_are_named(built: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(built, tmp_path / "copy")
+    values = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps(values | {"format": 99}))
+    with pytest.raises(IntegrityError, match="has format 99 and this version reads 1"):
+        Dataset.open(copy)
+    (copy / "dataset.json").write_text("{")
+    with pytest.raises(IntegrityError, match="damaged"):
+        Dataset.open(copy)
+    (copy / "dataset.json").write_text(json.dumps(values | {"samples": 61}))
+    with pytest.raises(IntegrityError, match=r"60 rows and dataset\.json says 61"):
+        Dataset.open(copy)
+    (copy / "dataset.json").write_text(json.dumps(values))
+    (copy / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(IntegrityError, match=r"index.parquet is damaged"):
+        Dataset.open(copy)
+    (copy / "index.parquet").unlink()
+    with pytest.raises(IntegrityError, match=r"index.parquet is missing"):
+        Dataset.open(copy)
