@@ -1,0 +1,215 @@
+"""Meta-Dataset's dataset_spec.json: which classes a converted dataset has, and in which splits.
+
+Three kinds exist, told apart by "__class__": flat classes, classes within superclasses (Omniglot's
+alphabets), and classes that are the leaves of one WordNet graph for each split (ImageNet).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.records import ClassRecord, Split
+
+SPEC: Final = "dataset_spec.json"
+PICKLE: Final = "dataset_spec.pkl"
+FILE_PATTERN: Final = "{}.tfrecords"
+SPLITS: Final[dict[str, Split]] = {"TRAIN": "train", "VALID": "validation", "TEST": "test"}
+"""In the order in which class ids are given out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """What a dataset_spec.json says; a class's id is its position."""
+
+    name: str
+    classes: tuple[ClassRecord, ...]
+    images: tuple[int, ...]
+    """How many pictures each class has."""
+    hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """ImageNet: for each split, a WordNet id and its children."""
+
+
+def read_spec(path: Path) -> Spec:
+    """The specification in a dataset_spec.json of any kind; its `path` entry is not believed."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_missing(path)
+    except OSError as error:
+        raise SourceMissing(f"{path} is needed and cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
+        raise IntegrityError(f"{path} is not JSON ({error}); copy it again") from error
+    if not isinstance(raw, dict):
+        raise IntegrityError(f"{path} should be a JSON object and is a {type(raw).__name__}")
+    reader = _Entries(path, raw)
+    kind = reader.text("__class__")
+    if kind not in KINDS:
+        raise IntegrityError(
+            f"{path}: __class__ should be one of {', '.join(KINDS)}; it is {kind!r}"
+        )
+    if (pattern := reader.text("file_pattern")) != FILE_PATTERN:
+        raise IntegrityError(
+            f"{path}: file_pattern should be {FILE_PATTERN!r} and is {pattern!r}; records in several "
+            "files for a class (pools) are not supported, convert them without pools"
+        )
+    return KINDS[kind](reader)
+
+
+def _refuse_missing(path: Path) -> NoReturn:
+    if path.with_name(PICKLE).exists():
+        raise SourceMissing(
+            f"{path} is needed and only {PICKLE} is there, which could run any code and is not "
+            "opened; take the JSON of this dataset from the folder dataset_conversion/dataset_specs "
+            "of google-research/meta-dataset, or convert again with its present version"
+        ) from None
+    raise SourceMissing(
+        f"{path} is needed and is not there; Meta-Dataset's converter writes it beside the "
+        "0.tfrecords, 1.tfrecords, ... of a dataset"
+    ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The entries of a spec, each checked for its type when it is asked for."""
+
+    path: Path
+    raw: Mapping[str, object]
+
+    def fail(self, problem: str) -> NoReturn:
+        raise IntegrityError(f"{self.path}: {problem}; is it as the converter wrote it?")
+
+    def text(self, key: str) -> str:
+        value = self.raw.get(key)
+        if not isinstance(value, str):
+            self.fail(f"{key!r} should be a text and is {value!r:.60}")
+        return value
+
+    def table(self, key: str) -> dict[str, object]:
+        value = self.raw.get(key)
+        if not isinstance(value, dict):
+            self.fail(f"{key!r} should be a table and is {value!r:.60}")
+        return value
+
+    def names(self, key: str) -> list[str]:
+        """A table of names with the keys "0", "1", ... as a list."""
+        names = [name for name in self._in_order(key) if isinstance(name, str)]
+        if len(names) != len(self.table(key)):
+            self.fail(f"{key!r} holds something other than names")
+        return names
+
+    def counts(self, key: str) -> list[int]:
+        """A table of counts with the keys "0", "1", ... as a list."""
+        return [self.count(value, key) for value in self._in_order(key)]
+
+    def count(self, value: object, where: str) -> int:
+        if isinstance(value, dict):
+            self.fail(f"{where!r} splits a class into pools, which are not supported")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self.fail(f"{where!r} should hold counts and holds {value!r:.60}")
+        return value
+
+    def splits(self, key: str, total: int) -> list[Split]:
+        """The split of each of `total` classes (or superclasses), by how many each split has."""
+        table = self.table(key)
+        if set(table) != set(SPLITS):
+            self.fail(f"{key!r} should have {', '.join(SPLITS)} and has {', '.join(table)}")
+        counts = {split: self.count(table[word], key) for word, split in SPLITS.items()}
+        self.agree(names=total, **{key: sum(counts.values())})
+        return [split for split, count in counts.items() for _ in range(count)]
+
+    def _in_order(self, key: str) -> list[object]:
+        table = self.table(key)
+        for number in range(len(table)):
+            if str(number) not in table:
+                self.fail(f"{key!r} has {len(table)} entries and none for {number}")
+        return [table[str(number)] for number in range(len(table))]
+
+    def agree(self, **counts: int) -> None:
+        """Entries that count the same things must come to the same number."""
+        if len(set(counts.values())) > 1:
+            self.fail(", ".join(f"{key} comes to {count}" for key, count in counts.items()))
+
+
+def _flat(spec: _Entries) -> Spec:
+    names, images = spec.names("class_names"), spec.counts("images_per_class")
+    splits = spec.splits("classes_per_split", len(names))
+    spec.agree(class_names=len(names), images_per_class=len(images))
+    classes = (ClassRecord(name=n, split=s) for n, s in zip(names, splits, strict=True))
+    return Spec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
+
+
+def _bilevel(spec: _Entries) -> Spec:
+    names, images = spec.names("class_names"), spec.counts("images_per_class")
+    above, sizes = spec.names("superclass_names"), spec.counts("classes_per_superclass")
+    splits = spec.splits("superclasses_per_split", len(above))
+    spec.agree(superclass_names=len(above), classes_per_superclass=len(sizes))
+    spec.agree(
+        class_names=len(names), images_per_class=len(images), classes_per_superclass=sum(sizes)
+    )
+    owners = (owner for owner, size in enumerate(sizes) for _ in range(size))
+    classes = (
+        ClassRecord(name=name, split=splits[owner], superclass=above[owner])
+        for name, owner in zip(names, owners, strict=True)
+    )
+    return Spec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
+
+
+def _hierarchical(spec: _Entries) -> Spec:
+    names, images_of = spec.names("class_names"), spec.table("images_per_class")
+    classes: list[ClassRecord] = []
+    images: list[int] = []
+    hierarchy: dict[str, dict[str, tuple[str, ...]]] = {}
+    for word, split in SPLITS.items():
+        nodes, counts = _graph(spec, word), images_of.get(word, {})
+        leaves = {name for name, node in nodes.items() if not node.children}
+        own = names[len(classes) : len(classes) + len(leaves)]
+        if set(own) != leaves:
+            spec.fail(
+                f"the {len(leaves)} leaves of {word} are not its classes, from {len(classes)}"
+            )
+        if not isinstance(counts, dict) or not leaves <= counts.keys():
+            spec.fail(f"'images_per_class' does not count all classes of {word}")
+        classes += (ClassRecord(name=name, split=split, words=nodes[name].words) for name in own)
+        images += (spec.count(counts[name], "images_per_class") for name in own)
+        hierarchy[split] = {name: node.children for name, node in nodes.items()}
+    spec.agree(class_names=len(names), split_subgraphs=len(classes))
+    return Spec(
+        name=spec.text("name"), classes=tuple(classes), images=tuple(images), hierarchy=hierarchy
+    )
+
+
+class _Node(NamedTuple):
+    words: str
+    children: tuple[str, ...]
+
+
+def _graph(spec: _Entries, word: str) -> dict[str, _Node]:
+    """The nodes of one split's graph, by WordNet id."""
+    listed = spec.table("split_subgraphs").get(word)
+    if not isinstance(listed, list):
+        spec.fail(f"'split_subgraphs' should have a list for {word}")
+    nodes: dict[str, _Node] = {}
+    for entry in listed:
+        match entry:
+            case {"wn_id": str(name), "words": str(words), "children_ids": [*children]}:
+                nodes[name] = _Node(words, tuple(str(child) for child in children))
+            case _:
+                spec.fail(f"{word} has a node without wn_id, words or children_ids: {entry!r:.60}")
+    if len(nodes) != len(listed):
+        spec.fail(f"{word} lists a node twice")
+    for name, node in nodes.items():
+        if outside := set(node.children) - nodes.keys():
+            spec.fail(f"children of {name} are not in {word}: {', '.join(sorted(outside))}")
+    return nodes
+
+
+KINDS: Final[dict[str, Callable[[_Entries], Spec]]] = {
+    "DatasetSpecification": _flat,
+    "BiLevelDatasetSpecification": _bilevel,
+    "HierarchicalDatasetSpecification": _hierarchical,
+}
