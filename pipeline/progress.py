@@ -24,7 +24,7 @@ class Progress:
             total=total, desc=title, unit=unit, disable=quiet or self._lines, smoothing=0.1
         )
 
-    def __enter__(self) -> Progress:  # noqa: PYI034  (Self needs Python 3.11)
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(

@@ -59,7 +59,7 @@ class ShardWriter:
         self._index: list[str] = []
         self._handle: IO[bytes] | None = None
 
-    def __enter__(self) -> ShardWriter:  # noqa: PYI034  (Self needs Python 3.11)
+    def __enter__(self) -> ShardWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._handle = self._partial.open("wb")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source, root / "pets", Recipe(sizes=(24, 48), encodings=encodings, shard_samples=16)
     )
     return root / "pets"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets that REAL_DATA names."""
+    path = os.environ.get("REAL_DATA", "")
+    if not path or not Path(path).is_dir():
+        pytest.skip("REAL_DATA does not name a folder of real datasets")
+    return Path(path).resolve()

@@ -38,6 +38,16 @@ TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES: Final = (*TAR_SUFFIXES, ".zip")
 MEMBER_LIMIT: Final = 4 * PIXEL_LIMIT  # bytes; more than the largest picture we would decode
 LOCAL_HEADER: Final = struct.Struct("<4sHHHHHLLLHH")
+ARCHIVE_ERRORS: Final = (  # what the readers of the standard library raise on damaged lists
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+)
 STORED, DEFLATED, HAS_DESCRIPTOR = 0, 8, 0x08
 
 
@@ -98,13 +108,27 @@ def open_tree(path: Path, root: Path | None = None, scratch: Path | None = None)
             plain, name = _plain_tar(path, relative, scratch)
             with plain.open("rb") as handle:
                 found = list(tar_members(handle, name))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except ARCHIVE_ERRORS as error:
         raise IntegrityError(
             f"{path} is not a whole archive ({error}); download it again"
         ) from error
-    members = {name: span for name, span in found if isinstance(span, Span)}
-    rejected = tuple(Rejected(name, reason) for name, reason in found if isinstance(reason, str))
+    members, rejected = _sorted_out(found)
     return Tree(root, scratch, dict(sorted(members.items())), rejected, files, str(path))
+
+
+def _sorted_out(
+    found: list[tuple[str, Span | str]],
+) -> tuple[dict[str, Span], tuple[Rejected, ...]]:
+    members: dict[str, Span] = {}
+    rejected: list[Rejected] = []
+    for name, place in found:
+        if isinstance(place, str):
+            rejected.append(Rejected(name, place))
+        elif name in members:
+            rejected.append(Rejected(name, "a second member of this name"))
+        else:
+            members[name] = place
+    return members, tuple(rejected)
 
 
 def unsafe(name: str) -> str:

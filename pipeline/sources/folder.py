@@ -33,7 +33,7 @@ class FolderSource(Source):
     def survey(self) -> Survey:
         """The classes are the folders that hold files, in sorted order."""
         tree = open_tree(self.root, scratch=self.scratch)
-        paths = [path for path in tree.members if PurePosixPath(path).name.lower() not in IGNORED]
+        paths = [path for path in tree.members if not _litter(PurePosixPath(path).name)]
         loose = [path for path in paths if "/" not in path]
         paths = [path for path in paths if "/" in path]
         if not paths:
@@ -88,6 +88,10 @@ class FolderSource(Source):
                 raise UsageError(f"{file}:{number}: {problem}; a line is 'name split'")
             splits[name.strip()] = _split(split)
         return splits
+
+
+def _litter(name: str) -> bool:
+    return name.lower() in IGNORED or name.startswith("._")
 
 
 def _split(word: str) -> Split:

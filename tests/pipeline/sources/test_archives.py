@@ -1,0 +1,222 @@
+"""Archives are listed and read in place; nothing hostile or broken is followed or lost."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import random
+import resource
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.records import Rejected
+from pipeline.sources.archives import Span, SpanReader, Tree, open_tree
+
+FILES = {f"top/{name}/{i}.bin": os.urandom(700 * i) for name in ("a b", "ü") for i in range(4)}
+
+
+def make_tar(path: Path, extra: Callable[[tarfile.TarFile], None] | None = None) -> Path:
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        if extra:
+            extra(archive)
+    return path
+
+
+def make_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for position, (name, data) in enumerate(FILES.items()):
+            method = zipfile.ZIP_DEFLATED if position % 2 else zipfile.ZIP_STORED
+            archive.writestr(name, data, method)
+    return path
+
+
+def make_folder(path: Path) -> Path:
+    for name, data in FILES.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def compressed(opener: Callable[[bytes], bytes]) -> Callable[[Path], Path]:
+    def make(path: Path) -> Path:
+        path.write_bytes(opener(make_tar(path.with_suffix(".plain")).read_bytes()))
+        return path
+
+    return make
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "folder": make_folder,
+    "a.tar": make_tar,
+    "a.zip": make_zip,
+    "a.tgz": compressed(gzip.compress),
+    "a.tar.bz2": compressed(bz2.compress),
+    "a.tar.xz": compressed(lzma.compress),
+}
+
+
+def contents(tree: Tree) -> dict[str, bytes]:
+    with SpanReader(tree.root, tree.scratch) as reader:
+        return {name: reader.read_span(span) for name, span in tree.members.items()}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_folders_and_archives_are_the_same_tree(kind: str, tmp_path: Path) -> None:
+    tree = open_tree(MAKERS[kind](tmp_path / kind), scratch=tmp_path / "scratch")
+    assert contents(tree) == FILES
+    assert list(tree.members) == sorted(FILES)
+    assert tree.read("top/ü/1.bin") == FILES["top/ü/1.bin"]
+    assert [name for name, _ in tree.under("top/a b")] == ["0.bin", "1.bin", "2.bin", "3.bin"]
+
+
+def test_spans_are_relative_to_the_root_that_was_named(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar")
+    tree = open_tree(tmp_path / "a.tar", root=tmp_path)
+    assert {span.file for span in tree.members.values()} == {"a.tar"}
+    assert contents(tree) == FILES
+
+
+def test_an_archive_is_inflated_once_and_not_half(tmp_path: Path) -> None:
+    archive = MAKERS["a.tgz"](tmp_path / "a.tgz")
+    open_tree(archive, scratch=tmp_path / "scratch")
+    inode = (tmp_path / "scratch" / "a.tgz.inflated").stat().st_ino
+    open_tree(archive, scratch=tmp_path / "scratch")
+    assert [f.name for f in (tmp_path / "scratch").iterdir()] == ["a.tgz.inflated"]
+    assert (tmp_path / "scratch" / "a.tgz.inflated").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.zip", "a.tgz", "a.tar.bz2", "a.tar.xz"])
+def test_a_cut_off_archive_is_an_error_and_not_a_short_dataset(kind: str, tmp_path: Path) -> None:
+    archive = MAKERS[kind](tmp_path / kind)
+    data = archive.read_bytes()
+    end = len(data.rstrip(b"\0")) if kind == "a.tar" else len(data)
+    for length in [*random.Random(0).sample(range(1, end), 12), end - 1]:
+        archive.write_bytes(data[:length])
+        with pytest.raises(IntegrityError, match="download it again"):
+            open_tree(archive, scratch=tmp_path / f"scratch-{length}")
+        assert not list(tmp_path.glob("scratch-*/*"))
+
+
+def test_a_damaged_tar_header_is_an_error_and_not_the_end(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar")
+    data = bytearray(archive.read_bytes())
+    third = open_tree(archive).members["top/a b/2.bin"].offset - 512
+    data[third + 5] ^= 0x10
+    archive.write_bytes(data)
+    with pytest.raises(IntegrityError, match="damaged or cut off at byte"):
+        open_tree(archive)
+
+
+def test_flipped_bits_in_a_zip_never_give_other_bytes(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip")
+    data = archive.read_bytes()
+    draw = random.Random(1)
+    for _ in range(150):
+        flipped = bytearray(data)
+        flipped[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        archive.write_bytes(flipped)
+        try:
+            tree = open_tree(archive)
+        except IntegrityError:
+            continue
+        with SpanReader(tree.root) as reader:
+            for name, span in tree.members.items():
+                try:
+                    found = reader.read_span(span)
+                except (IntegrityError, OSError):
+                    continue
+                assert found in FILES.values(), name
+
+
+def test_hostile_members_are_reported_and_nothing_is_written_outside(tmp_path: Path) -> None:
+    def hostile(archive: tarfile.TarFile) -> None:
+        for name in ("../../escape", "/abs/olute", "top/../../up"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+            info = tarfile.TarInfo(f"special-{kind!r}")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+
+    before = set(tmp_path.parent.iterdir())
+    tree = open_tree(make_tar(tmp_path / "a.tar", hostile))
+    assert contents(tree) == FILES
+    assert len(tree.rejected) == 7
+    assert {entry.reason for entry in tree.rejected} == {
+        "absolute path, not followed",
+        "path leaves the archive, not followed",
+        "not a regular file (link or device), not followed",
+    }
+    assert set(tmp_path.parent.iterdir()) == before
+
+
+def test_links_bombs_and_odd_methods_in_a_zip_are_reported(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("fine", b"1")
+        archive.writestr("../up", b"2")
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("lzma", b"3" * 100, zipfile.ZIP_LZMA)
+        archive.writestr("bomb", bytes(300 * 2**20), zipfile.ZIP_DEFLATED, 1)
+    tree = open_tree(tmp_path / "a.zip")
+    assert list(tree.members) == ["fine"]
+    assert [entry.name for entry in tree.rejected] == ["../up", "link", "lzma", "bomb"]
+
+
+def test_a_wrong_or_missing_archive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.zip").write_text("<html>not found</html>")
+    (tmp_path / "page.tar").write_text("<html>not found</html>" * 100)
+    (tmp_path / "empty.tar").touch()
+    for name in ("page.zip", "page.tar", "empty.tar"):
+        with pytest.raises(IntegrityError, match=rf"{name} is not a whole archive"):
+            open_tree(tmp_path / name)
+    with pytest.raises(SourceMissing, match="is needed and is not there"):
+        open_tree(tmp_path / "absent.tar")
+    with pytest.raises(SourceMissing, match=r"has no list\.txt; is it the archive"):
+        open_tree(make_tar(tmp_path / "a.tar")).read("list.txt")
+
+
+def test_members_with_one_name_are_reported_and_not_dropped(tmp_path: Path) -> None:
+    def twice(archive: tarfile.TarFile) -> None:
+        info = tarfile.TarInfo("top/ü/1.bin")
+        archive.addfile(info)
+
+    tree = open_tree(make_tar(tmp_path / "a.tar", twice))
+    assert tree.rejected == (Rejected("top/ü/1.bin", "a second member of this name"),)
+    assert contents(tree) == FILES
+
+
+def test_a_reader_keeps_few_files_open(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / str(number)).write_bytes(b"%d" % number)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 40, limits[1])
+    )
+    try:
+        with SpanReader(tmp_path) as reader:
+            for number in [*range(200), *range(200)]:
+                assert reader.read_span(Span(str(number))) == b"%d" % number
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_file_that_shrank_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    with SpanReader(tmp_path) as reader, pytest.raises(IntegrityError, match="10 bytes expected"):
+        reader.read_span(Span("a", 0, 10))
