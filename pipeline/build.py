@@ -263,7 +263,7 @@ def _parser() -> ArgumentParser:
         nargs="+",
         default=[],
         metavar="PX=ENC",
-        help="jpeg:QUALITY, png or raw for a size (84=raw 224=jpeg:95)",
+        help="jpeg:QUALITY[:444], png or raw for a size (84=raw 224=jpeg:95)",
     )
     how.add_argument(
         "--resize",

@@ -127,9 +127,10 @@ def encoded(image: Image.Image, encoding: Encoding) -> bytes:
     if encoding.format == "raw":
         np.save(buffer, np.asarray(image), allow_pickle=False)
     elif encoding.format == "png":
-        image.save(buffer, "PNG", compress_level=9)
+        image.save(buffer, "PNG")
     else:
-        image.save(buffer, "JPEG", quality=encoding.quality)
+        colour = "4:4:4" if encoding.full_colour else "4:2:0"
+        image.save(buffer, "JPEG", quality=encoding.quality, subsampling=colour)
     data = buffer.getvalue()
     _check(data, encoding, image)
     return data
