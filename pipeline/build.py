@@ -25,8 +25,15 @@ from pipeline.constants import SIZES
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.plan import make_plan
 from pipeline.records import Encoding, Recipe
-from pipeline.sources import FAMILIES, NAMES, SourceOptions, find_member, needs, open_source
 from pipeline.sources.base import Source
+from pipeline.sources.catalogue import (
+    ENTRIES,
+    FAMILIES,
+    SourceOptions,
+    find_member,
+    needs,
+    open_source,
+)
 
 EXAMPLES: Final = """\
   python -m pipeline.build --dataset demo                          no download, a few seconds
@@ -40,6 +47,7 @@ TASK_VARIABLES: Final = (  # where schedulers tell an array task its number, and
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
     ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
 )
+MEGABYTE: Final = 1e6
 log = logging.getLogger(__name__)
 
 
@@ -65,8 +73,9 @@ def _chosen(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Sour
         return
     if arguments.name:
         raise UsageError(f"--name renames one dataset, and {dataset} is a family of them")
-    places = {member: find_member(member, root) for member in FAMILIES[dataset]}
-    missing = [f"  {needs(member)}" for member, place in places.items() if place is None]
+    places = {member: find_member(member, root, options) for member in FAMILIES[dataset]}
+    absent = [member for member, place in places.items() if place is None]
+    missing = [f"  {needs(member, root, options)}" for member in absent]
     if len(missing) == len(places):
         raise SourceMissing(
             f"no dataset of {dataset} was found in {root} (each is looked for in {root}/<dataset>); "
@@ -82,81 +91,80 @@ def _chosen(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Sour
 
 
 def _print_plans(chosen: Sequence[tuple[Source, Path]], recipe: Recipe, *, as_json: bool) -> None:
-    table = Table(
-        "dataset", "classes", "images", "shards", "about", "bad", "out", title="would build"
-    )
-    rows = []
+    rows: list[dict[str, object]] = []
     for source, out in chosen:
-        with (
-            tempfile.TemporaryDirectory() as scratch
-        ):  # an archive may have to be inflated to be listed
+        with tempfile.TemporaryDirectory() as scratch:  # a .tgz must be inflated to be listed
             listed = replace(source, scratch=Path(scratch), limit_per_class=recipe.limit_per_class)
             plan = make_plan(source.name, listed.survey(), recipe)
-        count, size = plan.items.num_rows, estimated_bytes(plan)
         rows.append(
             {
                 "dataset": plan.dataset,
                 "classes": len(plan.classes),
-                "images": count,
+                "images": plan.items.num_rows,
                 "shards": plan.shards,
-                "estimated_bytes": size,
+                "estimated_bytes": estimated_bytes(plan),
                 "rejected": [entry._asdict() for entry in plan.rejected],
                 "out": str(out),
                 "plan": plan.hash,
             }
         )
-        table.add_row(
-            plan.dataset, f"{len(plan.classes):,}", f"{count:,}", f"{plan.shards:,}",
-            f"{size / 1e6:,.0f} MB", str(len(plan.rejected)), str(out),
-        )  # fmt: skip
-    _emit(table, rows, as_json=as_json)
+    names = ("dataset", "classes", "images", "shards", "estimated_bytes", "rejected", "out")
+    _emit("would build", names, rows, as_json=as_json)
 
 
 def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
-    table = Table(
-        "dataset", "classes", "images", "splits", "size on disk", "bad", "where", title="built"
-    )
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = [
+        {
+            "dataset": report.plan.dataset,
+            "complete": report.manifest is not None,
+            "built_shards": report.built,
+            "classes": len(report.plan.classes),
+            "images": report.manifest.samples if report.manifest else None,
+            "splits": dict(report.manifest.splits) if report.manifest else None,
+            "bytes": report.manifest.bytes if report.manifest else None,
+            "quarantined": [entry._asdict() for entry in report.rejected],
+            "out": str(report.out),
+            "plan": report.plan.hash,
+        }
+        for report in reports
+    ]
+    names = ("dataset", "classes", "images", "splits", "bytes", "quarantined", "out")
+    _emit("built", names, rows, as_json=as_json)
     for report in reports:
-        manifest, plan = report.manifest, report.plan
-        rows.append(
-            {
-                "dataset": plan.dataset,
-                "complete": manifest is not None,
-                "built_shards": report.built,
-                "classes": len(plan.classes),
-                "images": manifest.samples if manifest else None,
-                "splits": dict(manifest.splits) if manifest else None,
-                "bytes": manifest.bytes if manifest else None,
-                "quarantined": [entry._asdict() for entry in report.rejected],
-                "out": str(report.out),
-                "plan": plan.hash,
-            }
-        )
-        state = "other tasks still have shards to build"
-        if manifest is not None:
-            splits = ", ".join(
-                f"{count:,} {split or '-'}" for split, count in manifest.splits.items()
-            )
-            state = f"{manifest.bytes / 1e6:,.1f} MB"
-        table.add_row(
-            plan.dataset, f"{len(plan.classes):,}", f"{manifest.samples:,}" if manifest else "",
-            splits if manifest else "", state, str(len(report.rejected)), str(report.out),
-        )  # fmt: skip
-    _emit(table, rows, as_json=as_json)
-    for report in reports:
+        if report.manifest is None:
+            log.info("%s: this task's shards are built, other tasks have more", report.plan.dataset)
         if report.rejected:
             log.warning(
                 "%s: %s bad pictures were left out: %s; all are listed in dataset.json",
-                report.plan.dataset, f"{len(report.rejected):,}", named(report.rejected),
-            )  # fmt: skip
+                report.plan.dataset,
+                f"{len(report.rejected):,}",
+                named(report.rejected),
+            )
 
 
-def _emit(table: Table, rows: Sequence[dict[str, object]], *, as_json: bool) -> None:
+def _emit(
+    title: str, names: Sequence[str], rows: Sequence[dict[str, object]], *, as_json: bool
+) -> None:
+    """The rows as JSON, or some of their columns as a table."""
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
-    else:
-        Console().print(table)
+        return
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(name, row[name]) for name in names))
+    Console().print(table)
+
+
+def _cell(name: str, value: object) -> str:
+    if name.endswith("bytes") and isinstance(value, int):
+        return f"{value / MEGABYTE:,.1f} MB"
+    if isinstance(value, dict):
+        return "\n".join(f"{count:,} {split or 'in no split'}" for split, count in value.items())
+    if isinstance(value, list):
+        return f"{len(value):,}"
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _recipe(arguments: Namespace) -> Recipe:
@@ -222,8 +230,8 @@ def _parser() -> ArgumentParser:
     flags = parser("pipeline.build", "Turn a dataset into WebDataset shards.", EXAMPLES)
     what = flags.add_argument_group("what")
     what.add_argument(
-        "--dataset", required=True, choices=[*NAMES, *FAMILIES], metavar="NAME",
-        help=f"a family ({', '.join(FAMILIES)}: every member found) or one of {', '.join(NAMES)}",
+        "--dataset", required=True, choices=[*ENTRIES, *FAMILIES], metavar="NAME",
+        help=f"a family ({', '.join(FAMILIES)}: every member found) or one of {', '.join(ENTRIES)}",
     )  # fmt: skip
     what.add_argument("--source", type=Path, metavar="DIR", help="where it lies (data/NAME)")
     what.add_argument("--out", type=Path, metavar="DIR", help="where the shards go (shards/NAME)")

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pipeline.index import Manifest
 from pipeline.jobs import Commit, read_commit
 from pipeline.layout import Layout, write_whole
 from pipeline.plan import Plan
-from pipeline.records import Rejected, ShardFile, rescaled_box
+from pipeline.records import Rejected, ShardFile, Split, rescaled_box
 
 PLAIN: Final = ("class_id", "split", "group", "user", "kind", "frame")
 
@@ -96,8 +96,9 @@ def _annotations(plan: Plan, items: pa.Table) -> dict[str, pa.Array]:
 
 
 def _splits(index: pa.Table) -> dict[str, int]:
-    counts = index["split"].combine_chunks().value_counts()
-    return dict(sorted((entry["values"], entry["counts"]) for entry in counts.to_pylist()))
+    entries = index["split"].combine_chunks().value_counts().to_pylist()
+    counts = {entry["values"]: entry["counts"] for entry in entries}
+    return {split: counts[split] for split in get_args(Split) if split in counts}
 
 
 def _files(commits: Iterable[Commit], size: int) -> tuple[ShardFile, ...]:

@@ -67,7 +67,7 @@ class MetaRecordsSource(Source):
 
 def found_datasets(root: Path) -> dict[str, Path]:
     """Converted datasets by name: the folder itself if it is one, or those side by side in it."""
-    folders = [root] if _is_dataset(root) else sorted(filter(_is_dataset, root.glob("*")))
+    folders = [root] if is_converted(root) else sorted(filter(is_converted, root.glob("*")))
     if not folders:
         raise SourceMissing(
             f"{root} should hold converted datasets, each a folder with {SPEC} and a .tfrecords file "
@@ -76,7 +76,7 @@ def found_datasets(root: Path) -> dict[str, Path]:
     return {folder.absolute().name: folder for folder in folders}
 
 
-def _is_dataset(folder: Path) -> bool:
+def is_converted(folder: Path) -> bool:
     """Also one with nothing but a pickled spec, so that reading it says what is wrong."""
     return (folder / SPEC).is_file() or (folder / PICKLE).is_file()
 
