@@ -61,19 +61,8 @@ class MetaRecordsSource(Source):
                 )
             for span in spans[:1]:
                 _check_label(self.root / name, span, number)
-            for place in _spread(count, self.limit_per_class):
-                yield Item(f"{name}:{place}", number, record.split, name, *spans[place])
-
-
-def found_datasets(root: Path) -> dict[str, Path]:
-    """Converted datasets by name: the folder itself if it is one, or those side by side in it."""
-    folders = [root] if is_converted(root) else sorted(filter(is_converted, root.glob("*")))
-    if not folders:
-        raise SourceMissing(
-            f"{root} should hold converted datasets, each a folder with {SPEC} and a .tfrecords file "
-            "for each class; none is there"
-        )
-    return {folder.absolute().name: folder for folder in folders}
+            for place, span in enumerate(spans):
+                yield Item(f"{name}:{place}", number, record.split, name, *span)
 
 
 def is_converted(folder: Path) -> bool:
@@ -137,10 +126,3 @@ def _picture(data: memoryview, class_id: int) -> bytes:
         case features:
             found = ", ".join(f"{name!r} ({len(values)})" for name, values in features.items())
             raise IntegrityError(f"one 'image' and one 'label' are needed; found {found or 'none'}")
-
-
-def _spread(count: int, limit: int | None) -> Sequence[int]:
-    """All positions, or as many as the limit allows, evenly over the class: its start is no sample."""
-    if limit is None or count <= limit:
-        return range(count)
-    return [place * count // limit for place in range(limit)]

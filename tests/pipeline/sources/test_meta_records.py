@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import IntegrityError, PipelineError, SourceMissing
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_records import MetaRecordsSource, found_datasets
+from pipeline.sources.meta_records import MetaRecordsSource, is_converted
 from pipeline.sources.meta_spec import read_spec
 from tests.pipeline.sources.tfrecord_writer import (
     bytes_feature,
@@ -171,26 +171,10 @@ def test_the_files_read_are_reported_with_their_sizes(dtd: MetaRecordsSource) ->
     assert all((dtd.root / name).stat().st_size == size for name, size in files.items())
 
 
-def test_a_cap_takes_pictures_from_all_over_a_class(tmp_path: Path) -> None:
-    spec = {**flat(), "images_per_class": by_id([10, 2, 3, 4])}
-    whole = write_dataset(tmp_path, spec, [10, 2, 3, 4])
-    source = MetaRecordsSource(name="dtd", root=whole.root, limit_per_class=3)
-    taken = [item.name.split(".tfrecords:") for item in listed(source)]
-    assert [(int(c), int(n)) for c, n in taken] == [
-        (0, 0), (0, 3), (0, 6), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2),
-    ]  # fmt: skip
-
-
-def test_converted_datasets_side_by_side_are_found(tmp_path: Path) -> None:
-    for kind in KINDS:
-        write_dataset(tmp_path, kind(), COUNTS[kind])
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "readme.txt").touch()
-    expected = {name: tmp_path / name for name in ("dtd", "ilsvrc_2012", "omniglot")}
-    assert found_datasets(tmp_path) == expected
-    assert found_datasets(tmp_path / "dtd") == {"dtd": tmp_path / "dtd"}
-    with pytest.raises(SourceMissing, match=r"notes should hold converted datasets"):
-        found_datasets(tmp_path / "notes")
+def test_a_converted_dataset_is_told_by_its_spec(tmp_path: Path) -> None:
+    whole = write_dataset(tmp_path, flat(), COUNTS[flat])
+    assert is_converted(whole.root)
+    assert not is_converted(tmp_path)
 
 
 def test_a_folder_may_be_a_link_or_the_one_we_are_in(
@@ -433,7 +417,7 @@ def test_a_pickled_spec_is_never_opened(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "opened"),)
 
     (tmp_path / "dataset_spec.pkl").write_bytes(pickle.dumps(Trap()))
-    assert found_datasets(tmp_path) == {tmp_path.name: tmp_path}
+    assert is_converted(tmp_path)
     with pytest.raises(SourceMissing, match=r"only dataset_spec\.pkl is there, .* take the JSON"):
         MetaRecordsSource(name="dtd", root=tmp_path).survey()
     assert not (tmp_path / "opened").exists()
