@@ -92,7 +92,7 @@ def build_shard(job: Job, shard: int) -> Done:
             if file is not None
         },
         "rejected": rejected,
-        "versions": versions(),
+        "versions": versions() | job.source.libraries(planned.items),
     }
     _commit(layout.commit(shard), rows, job.recipe, about)
     total = sum(file.bytes for file in files if file is not None)

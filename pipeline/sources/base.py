@@ -51,3 +51,7 @@ class Source(ABC):
                     if error.errno in FATAL_ERRNO:
                         raise
                     yield Rejected(item.name, f"cannot be read: {error.strerror}")
+
+    def libraries(self, items: Sequence[Item]) -> dict[str, str]:  # noqa: ARG002  (others look)
+        """Name and version of what decoded these items, beyond what the images stage uses."""
+        return {}

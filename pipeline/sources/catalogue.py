@@ -13,9 +13,9 @@ from pipeline.sources.demo import DemoSource
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.meta_dataset import DATASETS, MD_FAMILY
 from pipeline.sources.meta_dataset.parts import size_text
-from pipeline.sources.meta_records import MetaRecordsSource, is_converted
-from pipeline.sources.orbit import OrbitSource
-from pipeline.sources.vtab import TASKS, VTAB_FAMILY, VtabSource, found, missing
+from pipeline.sources.orbit.source import OrbitSource
+from pipeline.sources.tfrecords.source import MetaRecordsSource, is_converted
+from pipeline.sources.vtab.source import TASKS, VTAB_FAMILY, VtabSource, found, missing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

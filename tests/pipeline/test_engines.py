@@ -57,7 +57,7 @@ def test_no_worker_outlives_the_main_process(
         "if __name__ == '__main__': sys.exit(run_command(main))\n"
     )
     (tmp_path / "program.py").write_text(program)
-    command = [sys.executable, tmp_path / "program.py", photos, tmp_path / "out"]
+    command = [sys.executable, *map(str, (tmp_path / "program.py", photos, tmp_path / "out"))]
     main = subprocess.Popen(
         command,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},

@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.errors import IntegrityError, PipelineError, SourceMissing
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_records import MetaRecordsSource, is_converted
-from pipeline.sources.meta_spec import read_spec
-from tests.pipeline.sources.tfrecord_writer import (
+from pipeline.sources.tfrecords.source import MetaRecordsSource, is_converted
+from pipeline.sources.tfrecords.spec import read_spec
+from tests.pipeline.sources.tfrecords.writer import (
     bytes_feature,
     example,
     framed,

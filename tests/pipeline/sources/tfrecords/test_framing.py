@@ -15,9 +15,14 @@ import numpy as np
 import pytest
 
 from pipeline.errors import IntegrityError
-from pipeline.sources import crc32c
-from pipeline.sources.tfrecords import checked_data, feature_span, parse_example, read_records
-from tests.pipeline.sources.tfrecord_writer import (
+from pipeline.sources.tfrecords import crc32c
+from pipeline.sources.tfrecords.framing import (
+    checked_data,
+    feature_span,
+    parse_example,
+    read_records,
+)
+from tests.pipeline.sources.tfrecords.writer import (
     bytes_feature,
     delimited,
     example,

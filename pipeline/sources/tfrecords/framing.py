@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 from pipeline.errors import IntegrityError
-from pipeline.sources.crc32c import crc32c
+from pipeline.sources.tfrecords.crc32c import crc32c
 
 HEADER: Final = struct.Struct("<QL")
 FOOTER: Final = struct.Struct("<L")

@@ -14,8 +14,8 @@ from typing import Final
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Pixels, Rejected, SourceFile, Survey
 from pipeline.sources.base import Source
-from pipeline.sources.meta_spec import FILE_PATTERN, PICKLE, SPEC, Spec, read_spec
-from pipeline.sources.tfrecords import FOOTER, checked_data, parse_example, read_records
+from pipeline.sources.tfrecords.framing import FOOTER, checked_data, parse_example, read_records
+from pipeline.sources.tfrecords.spec import FILE_PATTERN, PICKLE, SPEC, Spec, read_spec
 
 NAMED: Final = 5  # files that a message lists before it says how many more
 
