@@ -74,8 +74,9 @@ def build_shards(
     recipe, run, layout = recipe or Recipe(), run or Run(), Layout(Path(out))
     source = replace(source, scratch=layout.scratch, limit_per_class=recipe.limit_per_class)
     try:
-        _claim(layout)
+        _refuse_strangers(layout)
         plan = make_plan(source.name, source.survey(), recipe)
+        _claim(layout)
         if (finished := _finished(layout, plan)) is not None:
             return _report(layout, plan, finished, built=0)
         _keep_plan(layout, plan)
@@ -97,15 +98,23 @@ def _report(layout: Layout, plan: Plan, manifest: Manifest | None, *, built: int
     return Report(out=layout.root, plan=plan, manifest=manifest, built=built, rejected=rejected)
 
 
-def _claim(layout: Layout) -> None:
-    """Make the output folder; refuse one that is in use for something else."""
-    if layout.root.is_dir() and not layout.work.is_dir() and not layout.manifest.exists():
+def _refuse_strangers(layout: Layout) -> None:
+    """An output folder is new, empty, or a build of ours."""
+    if not layout.root.is_dir():
+        if layout.root.exists():
+            raise UsageError(f"--out {layout.root} is not a folder")
+        return
+    if not layout.work.is_dir() and not layout.manifest.exists():
         strangers = sorted(entry.name for entry in layout.root.iterdir())
         if strangers:
             raise UsageError(
                 f"--out {layout.root} holds other things ({', '.join(strangers[:SHOWN])}); "
                 "name a new or empty folder"
             )
+
+
+def _claim(layout: Layout) -> None:
+    """Make the output folder, and tidy up after processes that were killed in it."""
     try:
         layout.work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -121,7 +130,7 @@ def _finished(layout: Layout, plan: Plan) -> Manifest | None:
         return None
     manifest = Manifest.read(layout.manifest)
     if manifest.plan_hash != plan.hash:
-        _refuse(layout, _described(manifest.recipe), plan)
+        _refuse(layout, manifest.recipe.described(), plan)
     return manifest
 
 
@@ -132,10 +141,6 @@ def _keep_plan(layout: Layout, plan: Plan) -> None:
             return
         _refuse(layout, header["recipe"], plan)
     write_plan(plan, layout.plan)
-
-
-def _described(recipe: Recipe) -> dict[str, object]:
-    return recipe.described()
 
 
 def _refuse(layout: Layout, found: dict[str, object], plan: Plan) -> None:

@@ -37,7 +37,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own, lower limit is enforced below, before 
 
 
 def versions() -> dict[str, str]:
-    """The libraries that decide the bytes; shards of different ones differ by at most a grey level."""
+    """The libraries that decide the bytes; those of other builds differ by a grey level or two."""
     return {
         "pillow": PIL.__version__,
         "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg")),

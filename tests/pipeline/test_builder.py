@@ -122,6 +122,12 @@ def test_a_folder_with_other_things_is_not_built_into(photos: Path, tmp_path: Pa
         build_shards(pets(photos), tmp_path / "thesis" / "chapter.tex", RECIPE)
 
 
+def test_a_source_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing):
+        build_shards(pets(tmp_path / "absent"), tmp_path / "out", RECIPE)
+    assert not (tmp_path / "out").exists()
+
+
 def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_kept(
     photos: Path, tmp_path: Path
 ) -> None:

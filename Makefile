@@ -1,0 +1,52 @@
+# Every recipe starts from a bare clone: the environments below are made when they are missing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PY := $(VENV)/bin/python
+BENCH_VENV := $(VENV)-bench
+SETUP := $(PYTHON) .ci/setup_env.py
+SETUP_FILES := pyproject.toml $(wildcard .ci/*.py)
+
+.PHONY: help demo test check fix bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS); LITE_SHARDS_PILLOW=simd|stock, TORCH_SPEC=...: CONTRIBUTING.md"
+
+demo: $(VENV)/.core  ## draw a small dataset, build its shards, say what was built
+	$(PY) -m pipeline.build --dataset demo --out shards/demo
+	$(PY) -m pipeline.verify shards/demo
+	$(PY) -m pipeline.show shards/demo --html shards/demo.html
+
+test: $(VENV)/.dev  ## the whole test suite (REAL_DATA=folder adds the tests on real data)
+	$(PY) -m pytest -n $(WORKERS)
+
+check: $(VENV)/.dev  ## format, lint and types; changes nothing
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m mypy
+
+fix: $(VENV)/.dev  ## what the tools can repair by themselves
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+bench: $(BENCH_VENV)/.bench  ## the builder against its ceiling and its peers, in an environment of their own
+	$(BENCH_VENV)/bin/python -m benchmarks.build
+
+clean:  ## remove what make made: environments, caches, the demo's shards
+	rm -rf $(VENV) $(BENCH_VENV) shards/demo shards/demo.html *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.core: $(SETUP_FILES)
+	$(SETUP) --venv $(VENV)
+	@touch $@
+
+$(VENV)/.dev: $(SETUP_FILES) | $(VENV)/.core
+	$(SETUP) --venv $(VENV) --extra dev
+	@touch $(VENV)/.core $@
+
+$(BENCH_VENV)/.bench: $(SETUP_FILES)
+	$(SETUP) --venv $(BENCH_VENV) --extra bench
+	@touch $@

@@ -1,0 +1,1 @@
+"""Learners: a support set becomes a classifier. Nothing here yet."""
