@@ -1,0 +1,34 @@
+"""The door: a new public name is a decision, so it breaks a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import pipeline
+
+
+def test_the_public_names_are_these() -> None:
+    assert pipeline.__all__ == [
+        "ClassRecord", "Dataset", "Encoding", "Item", "Recipe", "Rejected", "Report", "Run",
+        "ShardSet", "Source", "Survey", "build_shards",
+    ]  # fmt: skip
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in pipeline.__all__:
+        assert getattr(pipeline, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'build_shard'"):
+        _ = pipeline.build_shard  # type: ignore[attr-defined]
+
+
+def test_the_door_alone_loads_nothing() -> None:
+    program = (
+        "import sys, pipeline; print([m for m in ('numpy', 'pyarrow', 'PIL') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "[]"
