@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, get_args
 
 import numpy as np
@@ -24,14 +25,34 @@ from pipeline.records import Rejected, ShardFile, Split, rescaled_box
 PLAIN: Final = ("class_id", "split", "group", "user", "kind", "frame")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """The files that only a complete build has."""
+
+    manifest: Manifest
+    index: bytes
+    wids: Mapping[int, bytes]
+    """By size."""
+
+
 def finalize(plan: Plan, layout: Layout) -> Manifest:
     """Write index and manifest from the commit records of all shards; the manifest comes last."""
-    commits = [read_commit(layout.commit(shard)) for shard in range(plan.shards)]
+    finished = derive(plan, [read_commit(layout.commit(shard)) for shard in range(plan.shards)])
+    for size, listing in finished.wids.items():
+        write_whole(layout.wids(size), listing)
+    write_whole(layout.index, finished.index)
+    write_whole(layout.manifest, finished.manifest.text().encode())
+    shutil.rmtree(layout.scratch, ignore_errors=True)
+    return finished.manifest
+
+
+def derive(plan: Plan, commits: Sequence[Commit]) -> Finished:
+    """What the plan and the commit records of all its shards lead to."""
     foreign = [shard for shard, commit in enumerate(commits) if commit.plan_hash != plan.hash]
     if foreign:
         raise IntegrityError(
-            f"shards {foreign[:5]} of {layout.root} belong to another plan; delete {layout.work} "
-            "and build again"
+            f"the records of shards {foreign[:5]} of {plan.dataset} belong to another plan; delete "
+            "the folder .build beside them and build again"
         )
     rejected = (*plan.rejected, *(entry for commit in commits for entry in commit.rejected))
     index = _index(plan, commits)
@@ -41,6 +62,7 @@ def finalize(plan: Plan, layout: Layout) -> Manifest:
             f"{rejected[0].name}: {rejected[0].reason}"
         )
     index_bytes = _parquet(index)
+    shards = {size: _files(commits, size) for size in plan.recipe.sizes}
     manifest = Manifest(
         name=plan.dataset,
         plan_hash=plan.hash,
@@ -49,18 +71,14 @@ def finalize(plan: Plan, layout: Layout) -> Manifest:
         hierarchy={s: {n: tuple(c) for n, c in g.items()} for s, g in plan.hierarchy.items()},
         samples=index.num_rows,
         splits=_splits(index),
-        shards={size: _files(commits, size) for size in plan.recipe.sizes},
+        shards=shards,
         sources=plan.files,
         quarantined=rejected,
         versions=_versions(commits),
         index_sha256=hashlib.sha256(index_bytes).hexdigest(),
     )
-    for size, files in manifest.shards.items():
-        write_whole(layout.wids(size), _wids(f"{plan.dataset}-{size}", files))
-    write_whole(layout.index, index_bytes)
-    write_whole(layout.manifest, manifest.text().encode())
-    shutil.rmtree(layout.scratch, ignore_errors=True)
-    return manifest
+    wids = {size: wids_text(f"{plan.dataset}-{size}", files) for size, files in shards.items()}
+    return Finished(manifest=manifest, index=index_bytes, wids=wids)
 
 
 def _index(plan: Plan, commits: Sequence[Commit]) -> pa.Table:
@@ -112,11 +130,11 @@ def _versions(commits: Iterable[Commit]) -> tuple[dict[str, str], ...]:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
-def _wids(name: str, files: Sequence[ShardFile]) -> bytes:
+def wids_text(name: str, files: Sequence[ShardFile]) -> bytes:
     """The index that `wids.ShardListDataset` opens; URLs are relative to the file."""
     shards = [{"url": f.name, "nsamples": f.samples, "filesize": f.bytes} for f in files]
     about = {

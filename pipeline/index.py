@@ -6,6 +6,7 @@ by class, so that a class is one slice. Only complete datasets have a manifest, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ class Manifest:
 
     def text(self) -> str:
         """The file's contents; the same manifest gives the same text."""
-        return json.dumps(_manifest_values(self), indent=1, ensure_ascii=False) + "\n"
+        values = _manifest_values(self)
+        values["sha256"] = _checksum(values)
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -69,7 +72,18 @@ class Manifest:
                 f"{path} has format {values.get('format')!r} and this version reads {FORMAT}; "
                 "build the dataset again or use the version that wrote it"
             )
+        if values.pop("sha256", "") != _checksum(values):
+            raise IntegrityError(
+                f"{path} is damaged (its own sha256 does not match); run the build again after deleting "
+                "it, or pipeline.verify --repair"
+            )
         return _manifest(values)
+
+
+def _checksum(values: Mapping[str, object]) -> str:
+    """Of the manifest's other values, whatever the spacing of the file."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _missing(path: Path) -> str:
@@ -170,7 +184,9 @@ class Index:
     def read(cls, path: Path, classes: int) -> Index:
         """Open `index.parquet`; 1.3 million rows take well under a second."""
         try:
-            table = pq.read_table(path, read_dictionary=list(WORDS))
+            table = pq.read_table(
+                path, read_dictionary=list(WORDS), page_checksum_verification=True
+            )
         except FileNotFoundError:
             raise IntegrityError(
                 f"{path} is missing; run the build command again, which only rewrites it"

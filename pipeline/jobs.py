@@ -169,7 +169,7 @@ def write_table(table: pa.Table, path: Path) -> None:
     partial = temporary(path)
     try:
         with partial.open("wb") as sink:
-            pq.write_table(table, sink, compression="zstd")
+            pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
             sink.flush()
             os.fsync(sink.fileno())
         publish(partial, path)
@@ -193,7 +193,7 @@ def is_done(job: Job, shard: int) -> bool:
 
 def read_commit(path: Path) -> Commit:
     """A shard's commit record."""
-    table = pq.read_table(path)
+    table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
     about = json.loads(table.schema.metadata[b"about"])
     return Commit(
         plan_hash=about["plan"],

@@ -26,6 +26,7 @@ from pipeline.errors import IntegrityError
 from pipeline.layout import publish, temporary
 from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey
 
+PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 CHUNK: Final = 65_536  # items turned into columns at a time
 WORD: Final = pa.dictionary(pa.int32(), pa.string())  # few different values, many rows
 SCHEMA: Final = pa.schema(
@@ -185,13 +186,16 @@ def write_plan(plan: Plan, path: Path) -> None:
         "hash": plan.hash,
         "recipe": plan.recipe.described(),
         "classes": [asdict(record) for record in plan.classes],
+        "files": [asdict(file) for file in plan.files],
+        "hierarchy": plan.hierarchy,
+        "rejected": plan.rejected,
         "shards": plan.shards,
     }
     partial = temporary(path)
     schema = plan.items.schema.with_metadata({"about": json.dumps(about, sort_keys=True)})
     try:
         with partial.open("wb") as sink:
-            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
                 for shard in range(plan.shards):
                     rows = plan.rows(shard)
                     part = plan.items.slice(rows.start, len(rows)).replace_schema_metadata(
@@ -218,7 +222,7 @@ class PlannedShard:
 
 def read_shard(path: Path, shard: int) -> PlannedShard:
     """One shard's rows of a written plan."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         about = json.loads(file.schema_arrow.metadata[b"about"])
         groups = (file.metadata.row_group(group).num_rows for group in range(shard))
         first_key = sum(groups)
@@ -234,7 +238,7 @@ def read_shard(path: Path, shard: int) -> PlannedShard:
 
 def read_plan_header(path: Path) -> dict[str, Any]:
     """Dataset, hash, recipe, classes and number of shards of a written plan."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return dict(json.loads(file.schema_arrow.metadata[b"about"]))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +68,21 @@ def test_an_empty_or_absent_folder_says_how_to_build(tmp_path: Path) -> None:
 
 def test_another_format_number_and_damage_are_named(built: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(built, tmp_path / "copy")
-    values = json.loads((copy / "dataset.json").read_text())
-    (copy / "dataset.json").write_text(json.dumps(values | {"format": 99}))
+    whole = (copy / "dataset.json").read_text()
+    (copy / "dataset.json").write_text(whole.replace('"format": 1', '"format": 99'))
     with pytest.raises(IntegrityError, match="has format 99 and this version reads 1"):
         Dataset.open(copy)
     (copy / "dataset.json").write_text("{")
     with pytest.raises(IntegrityError, match="damaged"):
         Dataset.open(copy)
-    (copy / "dataset.json").write_text(json.dumps(values | {"samples": 61}))
+    (copy / "dataset.json").write_text(whole.replace('"samples": 60', '"samples": 61'))
+    with pytest.raises(IntegrityError, match="its own sha256 does not match"):
+        Dataset.open(copy)
+    manifest = replace(Manifest.read(built / "dataset.json"), samples=61)
+    (copy / "dataset.json").write_text(manifest.text())
     with pytest.raises(IntegrityError, match=r"60 rows and dataset\.json says 61"):
         Dataset.open(copy)
-    (copy / "dataset.json").write_text(json.dumps(values))
+    (copy / "dataset.json").write_text(whole)
     (copy / "index.parquet").write_bytes(b"PAR1")
     with pytest.raises(IntegrityError, match=r"index.parquet is damaged"):
         Dataset.open(copy)

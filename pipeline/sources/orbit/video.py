@@ -182,7 +182,11 @@ def require() -> None:
 
 def decoders() -> dict[str, str]:
     """The installed decoders' versions."""
-    distributions = {name for module in ("av", "decord") for name in importlib.metadata.packages_distributions().get(module, ())}
+    distributions = {
+        name
+        for module in ("av", "decord")
+        for name in importlib.metadata.packages_distributions().get(module, ())
+    }
     return {name: importlib.metadata.version(name) for name in sorted(distributions)}
 
 

@@ -1,0 +1,1 @@
+"""What `pipeline.verify` does: find damage in built datasets, and mend it."""
