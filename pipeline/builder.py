@@ -74,16 +74,13 @@ def build_shards(
     recipe, run, layout = recipe or Recipe(), run or Run(), Layout(Path(out))
     source = replace(source, scratch=layout.scratch, limit_per_class=recipe.limit_per_class)
     try:
-        _refuse_strangers(layout)
-        plan = make_plan(source.name, source.survey(), recipe)
-        _claim(layout)
-        if (finished := _finished(layout, plan)) is not None:
-            return _report(layout, plan, finished, built=0)
-        _keep_plan(layout, plan)
-        _warn_of_space(layout, plan)
-        built = _run_jobs(Job(source=source, recipe=recipe, out=layout.root), plan, run)
-        complete = all(layout.commit(shard).exists() for shard in range(plan.shards))
-        return _report(layout, plan, finalize(plan, layout) if complete else None, built=built)
+        try:
+            return _build(source, layout, recipe, run)
+        except FileNotFoundError as error:
+            if str(layout.scratch) not in str(error.filename):
+                raise
+            # Another process finished this very set and tidied up what we were reading from.
+            return _build(source, layout, recipe, run)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -91,6 +88,21 @@ def build_shards(
             f"no space left for {layout.root} ({error.strerror}); finished shards are kept, free some "
             "space and run the same command again"
         ) from error
+
+
+def _build(source: Source, layout: Layout, recipe: Recipe, run: Run) -> Report:
+    _refuse_strangers(layout)
+    plan = make_plan(source.name, source.survey(), recipe)
+    _claim(layout)
+    if (finished := _finished(layout, plan)) is not None:
+        shutil.rmtree(layout.scratch, ignore_errors=True)
+        return _report(layout, plan, finished, built=0)
+    _keep_plan(layout, plan)
+    _warn_of_space(layout, plan)
+    built = _run_jobs(Job(source=source, recipe=recipe, out=layout.root), plan, run)
+    sweep(layout.root)  # once more: a worker of a killed build may have lived on for a moment
+    complete = all(layout.commit(shard).exists() for shard in range(plan.shards))
+    return _report(layout, plan, finalize(plan, layout) if complete else None, built=built)
 
 
 def _report(layout: Layout, plan: Plan, manifest: Manifest | None, *, built: int) -> Report:
@@ -135,12 +147,12 @@ def _finished(layout: Layout, plan: Plan) -> Manifest | None:
 
 
 def _keep_plan(layout: Layout, plan: Plan) -> None:
-    if layout.plan.exists():
-        header = read_plan_header(layout.plan)
-        if header["hash"] == plan.hash:
-            return
+    """Write the plan where there is none, then see whose it is: another process may be faster."""
+    if not layout.plan.exists():
+        write_plan(plan, layout.plan)
+    header = read_plan_header(layout.plan)
+    if header["hash"] != plan.hash:
         _refuse(layout, header["recipe"], plan)
-    write_plan(plan, layout.plan)
 
 
 def _refuse(layout: Layout, found: dict[str, object], plan: Plan) -> None:

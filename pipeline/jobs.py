@@ -7,7 +7,6 @@ is not, the shard is built again. So a job may be killed, repeated or run twice 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.constants import QUALITY
 from pipeline.errors import IntegrityError
 from pipeline.images import pictures, versions
-from pipeline.layout import Layout, publish, temporary
+from pipeline.layout import Layout, whole_file
 from pipeline.plan import PlannedShard, read_shard
 from pipeline.records import Box, Item, Recipe, Rejected, ShardFile, rescaled_box
 from pipeline.sources.base import Source
@@ -161,20 +160,8 @@ def _commit(
         columns[f"length_{size}"] = pa.array([place.length for place in places], pa.int32())
         columns[f"crc32_{size}"] = pa.array([place.crc32 for place in places], pa.uint32())
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about, sort_keys=True)})
-    write_table(table, path)
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """A parquet file, complete or not at all."""
-    partial = temporary(path)
-    try:
-        with partial.open("wb") as sink:
-            pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-            sink.flush()
-            os.fsync(sink.fileno())
-        publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as sink:
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
 
 
 def is_done(job: Job, shard: int) -> bool:

@@ -11,8 +11,11 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 TEMPORARY = ".tmp-"
 HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname()) or "host"
@@ -60,9 +63,41 @@ def temporary(target: Path) -> Path:
     return target.with_name(f"{unique}-{target.name}")
 
 
-def publish(partial: Path, target: Path) -> None:
+@contextmanager
+def whole_file(target: Path, *, first: bool = False) -> Iterator[IO[bytes]]:
+    """Write a file completely or not at all: it has its name, durably, when the block has ended.
+
+    With `first`, a file that already has the name stays. Errors say which file they are about.
+    """
+    partial = temporary(target)
+    try:
+        with partial.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        publish(partial, target, first=first)
+    except OSError as error:
+        named(error, target)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def named(error: OSError, path: Path) -> None:
+    """Tell the error which file it is about: a failed write or sync does not say."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
+def publish(partial: Path, target: Path, *, first: bool = False) -> None:
     """Give a complete, synced file its name; durable when this returns."""
-    partial.replace(target)
+    if first:
+        with suppress(FileExistsError):
+            os.link(
+                partial, target
+            )  # unlike a rename, it does not replace what another process made
+    else:
+        partial.replace(target)
     sync_folder(target.parent)
 
 
@@ -79,15 +114,8 @@ def sync_folder(folder: Path) -> None:
 
 def write_whole(target: Path, data: bytes) -> None:
     """Write a small file completely or not at all."""
-    partial = temporary(target)
-    try:
-        with partial.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        publish(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(target) as handle:
+        handle.write(data)
 
 
 def sweep(root: Path) -> None:

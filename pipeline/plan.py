@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.constants import FEWEST_SAMPLES, FEWEST_SHARDS, FORMAT, SHARD_SAMPLES
 from pipeline.errors import IntegrityError
-from pipeline.layout import publish, temporary
+from pipeline.layout import whole_file
 from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey
 
 PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
@@ -180,7 +179,7 @@ def _cuts(table: pa.Table, recipe: Recipe, *, keep_groups: bool) -> tuple[int, .
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """One row group per shard, so that a job reads its own rows and nothing else."""
+    """One row group per shard, so that a job reads its own rows and nothing else. A plan stays."""
     about = {
         "dataset": plan.dataset,
         "hash": plan.hash,
@@ -191,22 +190,12 @@ def write_plan(plan: Plan, path: Path) -> None:
         "rejected": plan.rejected,
         "shards": plan.shards,
     }
-    partial = temporary(path)
     schema = plan.items.schema.with_metadata({"about": json.dumps(about, sort_keys=True)})
-    try:
-        with partial.open("wb") as sink:
-            with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
-                for shard in range(plan.shards):
-                    rows = plan.rows(shard)
-                    part = plan.items.slice(rows.start, len(rows)).replace_schema_metadata(
-                        schema.metadata
-                    )
-                    writer.write_table(part, row_group_size=len(rows))
-            sink.flush()
-            os.fsync(sink.fileno())
-        publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, first=True) as sink, pq.ParquetWriter(sink, schema, **PARQUET) as writer:
+        for shard in range(plan.shards):
+            rows = plan.rows(shard)
+            part = plan.items.slice(rows.start, len(rows)).replace_schema_metadata(schema.metadata)
+            writer.write_table(part, row_group_size=len(rows))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Final, NamedTuple
 
 from pipeline.constants import MEMBER_NAME_BYTES
-from pipeline.layout import publish, temporary, write_whole
+from pipeline.layout import named, publish, temporary, write_whole
 from pipeline.records import ShardFile
 
 BLOCK: Final = 512
@@ -73,6 +73,8 @@ class ShardWriter:
         if self._handle is not None:
             self._handle.close()
         self._partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            named(error, self.path)
 
     def add(self, key: str, members: Sequence[tuple[str, bytes]], picture: str) -> Place:
         """Append a sample; the place of the member whose extension is `picture`."""
