@@ -128,10 +128,13 @@ def sweep(root: Path) -> None:
 
 
 def _alive(process: int) -> bool:
+    """Whether a process of this machine still runs; one that is dead but not yet buried does not."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:
         return True
+    with suppress(OSError):  # only Linux has this file
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
