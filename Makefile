@@ -17,7 +17,7 @@ help:  ## this list
 demo: $(VENV)/.core  ## draw a small dataset, build its shards, say what was built
 	$(PY) -m pipeline.build --dataset demo --out shards/demo
 	$(PY) -m pipeline.verify shards/demo
-	$(PY) -m pipeline.show shards/demo --html shards/demo.html
+	$(PY) -m pipeline.show shards/demo --html shards/demo.html --png shards/demo.png
 
 test: $(VENV)/.dev  ## the whole test suite (REAL_DATA=folder adds the tests on real data)
 	$(PY) -m pytest -n $(WORKERS)
@@ -35,7 +35,7 @@ bench: $(BENCH_VENV)/.bench  ## the builder against its ceiling and its peers, i
 	$(BENCH_VENV)/bin/python -m benchmarks.build
 
 clean:  ## remove what make made: environments, caches, the demo's shards
-	rm -rf $(VENV) $(BENCH_VENV) shards/demo shards/demo.html *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) shards/demo shards/demo.html shards/demo.png *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
