@@ -123,10 +123,9 @@ def _from_source(
 ) -> None:
     """The plan again from the source, the damaged shards from both, then the summary."""
     source, plan = _same_plan(layout, source)
-    before = {
-        problem.shard for problem in report.problems if problem.remedy == "shard"
-    }  # by number
+    before = {problem.shard for problem in report.problems if problem.remedy == "shard"}
     layout.work.mkdir(exist_ok=True)
+    layout.plan.unlink(missing_ok=True)  # a plan that is there would stay, damaged or not
     write_plan(plan, layout.plan)
     job = Job(source=source, recipe=plan.recipe, out=layout.root)
     damaged = sorted(before | {n for n in range(plan.shards) if not _usable(job, plan, n)})
@@ -199,7 +198,7 @@ def _warn_of_versions(layout: Layout, damaged: int, shards: int) -> None:
         known = [dict(entry) for entry in Manifest.read(layout.manifest).versions]
     except UNREADABLE:
         return
-    if damaged and here not in known:
+    if damaged and not any(here.items() <= entry.items() for entry in known):
         was, now = (", ".join(f"{k} {v}" for k, v in entry.items()) for entry in (known[0], here))
         log.warning(
             "%s was written with %s, and this machine has %s: the shards built again (%d of %d) "
