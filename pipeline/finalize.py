@@ -12,6 +12,7 @@ from typing import Final, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.constants import QUALITY
@@ -100,16 +101,19 @@ def _index(plan: Plan, commits: Sequence[Commit]) -> pa.Table:
 def _annotations(plan: Plan, items: pa.Table) -> dict[str, pa.Array]:
     """Quality flags, and the box at each size; only where the source has annotations."""
     columns: dict[str, pa.Array] = {}
-    quality = items["quality"].to_pylist()
-    if any(quality):
-        unknown = [-1] * len(QUALITY)
-        flags = np.array([entry or unknown for entry in quality], np.int8)
+    quality, boxes = items["quality"].combine_chunks(), items["box"].combine_chunks()
+    known = pc.list_value_length(quality).to_numpy() == len(QUALITY)
+    if known.any():
+        flags = np.full((len(quality), len(QUALITY)), -1, np.int8)
+        flags[known] = quality.flatten().to_numpy().reshape(-1, len(QUALITY))
         columns |= {name: pa.array(flags[:, i].copy()) for i, name in enumerate(QUALITY)}
-    boxes = items["box"].to_pylist()
-    if any(box is not None for box in boxes):
+    boxed = boxes.is_valid().to_numpy(zero_copy_only=False)
+    if boxed.any():
         for size in plan.recipe.sizes:
-            scaled = [(-1,) * 4 if box is None else rescaled_box(box, size) for box in boxes]
-            columns[f"box_{size}"] = pa.array(scaled, pa.list_(pa.int16(), 4))
+            scaled = np.full((len(boxes), 4), -1, np.int16)
+            scaled[boxed] = [rescaled_box(box, size) for box in boxes.drop_null().to_pylist()]
+            flat = pa.array(scaled.ravel())
+            columns[f"box_{size}"] = pa.FixedSizeListArray.from_arrays(flat, 4)
     return columns
 
 

@@ -38,7 +38,7 @@ START: Final = (  # as a file, without the package: its imports are ours, not a 
     "import sys; sys.path = [p for p in sys.path if p]; import runpy; runpy.run_path(sys.argv[1], run_name='__main__')"
 )
 UNSAID: Final = "does not decode"  # a frame that the decoder left out without a word
-EXTRA: Final = "pip install 'lite-shards[video]'"
+EXTRA: Final = "pip install -e '.[video]'"
 
 Frame: TypeAlias = "NDArray[np.uint8] | str"
 """RGB pixels, upright; or why there are none."""

@@ -185,7 +185,7 @@ def _open_array(path: Path) -> Any:
         from array_record.python import array_record_module  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise UsageError(
-            f"{path} is an array_record file; reading it needs: pip install 'lite-shards[tfds]'"
+            f"{path} is an array_record file; reading it needs: pip install -e '.[tfds]'"
         ) from error
     return array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0")
 

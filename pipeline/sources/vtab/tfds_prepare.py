@@ -50,7 +50,7 @@ def prepare(
     if missing:
         raise UsageError(
             f"{', '.join(builders)} must be converted by TFDS first, which needs {', '.join(missing)}: "
-            "pip install 'lite-shards[tensorflow]'; or give a folder that TFDS has prepared elsewhere"
+            "pip install -e '.[tensorflow]'; or give a folder that TFDS has prepared elsewhere"
         )
     out.mkdir(parents=True, exist_ok=True)
     prefix = builders[0].replace("/", "-") + "."

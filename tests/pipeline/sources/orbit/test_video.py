@@ -330,7 +330,7 @@ def test_without_decord_pyav_reads_alone(
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UsageError, match=r"pip install 'lite-shards\[video\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[video\]'"):
         next(frames(tmp_path / "a.mp4", [1]))
 
 

@@ -30,7 +30,7 @@ from tests.pipeline.sources.vtab.tfds_fixtures import example, write_prepared
 
 needs_tensorflow = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
-    reason="TFDS' builders need the extra: pip install 'lite-shards[tensorflow]'",
+    reason="TFDS' builders need the extra: pip install -e '.[tensorflow]'",
 )
 
 # Sizes of the fixtures, and small slices: train, validation, test, LITE's train and test.

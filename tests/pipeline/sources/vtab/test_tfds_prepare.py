@@ -17,7 +17,7 @@ from tests.pipeline.sources.vtab.fixtures import NEEDED, prepared_by_tfds
 
 needs_tensorflow = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
-    reason="TFDS' builders need the extra: pip install 'lite-shards[tensorflow]'",
+    reason="TFDS' builders need the extra: pip install -e '.[tensorflow]'",
 )
 
 
@@ -104,7 +104,7 @@ def test_without_tensorflow_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(UsageError, match=r"pip install 'lite-shards\[tensorflow\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[tensorflow\]'"):
         prepare(["cifar100"], tmp_path, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
