@@ -95,7 +95,6 @@ def _build(source: Source, layout: Layout, recipe: Recipe, run: Run) -> Report:
     plan = make_plan(source.name, source.survey(), recipe)
     _claim(layout)
     if (finished := _finished(layout, plan)) is not None:
-        shutil.rmtree(layout.scratch, ignore_errors=True)
         return _report(layout, plan, finished, built=0)
     _keep_plan(layout, plan)
     _warn_of_space(layout, plan)
@@ -140,6 +139,7 @@ def _finished(layout: Layout, plan: Plan) -> Manifest | None:
     """The manifest, if exactly this plan has been built; an error if another one has."""
     if not layout.manifest.exists():
         return None
+    shutil.rmtree(layout.scratch, ignore_errors=True)
     manifest = Manifest.read(layout.manifest)
     if manifest.plan_hash != plan.hash:
         _refuse(layout, manifest.recipe.described(), plan)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final, NoReturn
 
-from pipeline.errors import PipelineError
+from pipeline.errors import Interrupted, PipelineError
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -45,12 +45,18 @@ def run_command(
     except PipelineError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what is finished is kept, run the same command to go on\n")
-        return CTRL_C
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk or a network that fails, a file that went away
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        sys.stderr.write(
+            f"error: {error}{notes}; what is finished is kept, run the command again\n"
+        )
+        return Interrupted.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what is finished is kept, run the same command to go on\n")
+        return CTRL_C
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -7,6 +7,7 @@ simplejpeg re-reads every JPEG we write.
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -61,6 +62,7 @@ def clean(pixels: Pixels, item: Item) -> Image.Image:
     if item.crop is not None:
         image = _cropped(image, item.crop)
     image = rgb(image)
+    image.info = {}  # comments, profiles and transparency would be written into every size
     return ImageOps.invert(image) if item.invert else image
 
 
@@ -93,7 +95,7 @@ def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image
 
 def rgb(image: Image.Image) -> Image.Image:
     """Eight bits, three channels, whatever came in; transparent parts lie on white."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
@@ -123,10 +125,10 @@ def resized(image: Image.Image, size: int, recipe: Recipe) -> Image.Image:
 
 def encoded(image: Image.Image, encoding: Encoding) -> bytes:
     """The stored bytes, read back once so that no loader meets a bad one."""
-    buffer = io.BytesIO()
     if encoding.format == "raw":
-        np.save(buffer, np.asarray(image), allow_pickle=False)
-    elif encoding.format == "png":
+        return _npy_header(image.size) + image.tobytes()
+    buffer = io.BytesIO()
+    if encoding.format == "png":
         image.save(buffer, "PNG")
     else:
         colour = "4:4:4" if encoding.full_colour else "4:2:0"
@@ -136,6 +138,15 @@ def encoded(image: Image.Image, encoding: Encoding) -> bytes:
     return data
 
 
+@lru_cache
+def _npy_header(size: tuple[int, int]) -> bytes:
+    """What numpy writes before the pixels of an RGB picture."""
+    width, height = size
+    buffer = io.BytesIO()
+    np.save(buffer, np.empty((height, width, 3), np.uint8), allow_pickle=False)
+    return buffer.getvalue()[: -height * width * 3]
+
+
 def _check(data: bytes, encoding: Encoding, image: Image.Image) -> None:
     if encoding.format == "jpeg":
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -143,9 +154,7 @@ def _check(data: bytes, encoding: Encoding, image: Image.Image) -> None:
             data, "GRAY", fastdct=True, min_height=SMALLEST_SCALE, min_width=SMALLEST_SCALE
         )
         same = (width, height) == image.size
-    elif encoding.format == "png":
-        same = np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
     else:
-        same = data.endswith(image.tobytes())
+        same = np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
     if not same:
         raise IntegrityError(f"the written {encoding} does not read back as the same picture")

@@ -116,7 +116,8 @@ def _encoded(
         except IntegrityError as error:
             rejected.append(Rejected(item.name, str(error)))
         except BaseException as error:
-            error.args = (*error.args, f"while building {item.name}")
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"while building {item.name}")
             raise
 
 

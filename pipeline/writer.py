@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, NamedTuple
 
-from pipeline.constants import MEMBER_NAME_BYTES
+from pipeline.constants import MEMBER_NAME_BYTES, READ_BLOCK
 from pipeline.layout import named, publish, temporary, write_whole
 from pipeline.records import ShardFile
 
@@ -28,6 +28,9 @@ HEADER: Final = (
     b"%s"  # checksum
     b"0" + bytes(100) + b"ustar\x0000" + bytes(32 + 32 + 8 + 8 + 155 + 12)  # no names, no devices
 )  # fmt: skip
+CHECKSUM: Final = 148  # bytes before it
+BLANK: Final = b" " * 8  # what the checksum counts in its own place
+PADDING: Final = bytes(BLOCK)
 
 
 class Place(NamedTuple):
@@ -43,9 +46,8 @@ def member_header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if len(encoded) > MEMBER_NAME_BYTES:
         raise ValueError(f"{name!r} is longer than {MEMBER_NAME_BYTES} bytes")
-    padded = encoded.ljust(MEMBER_NAME_BYTES, b"\0")
-    total = sum(HEADER % (padded, size, b" " * 8))
-    return HEADER % (padded, size, b"%06o\0 " % total)
+    blank = HEADER % (encoded.ljust(MEMBER_NAME_BYTES, b"\0"), size, BLANK)
+    return b"%b%06o\0 %b" % (blank[:CHECKSUM], sum(blank), blank[CHECKSUM + len(BLANK) :])
 
 
 class ShardWriter:
@@ -61,7 +63,7 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = self._partial.open("wb")
+        self._handle = self._partial.open("wb", buffering=READ_BLOCK)
         return self
 
     def __exit__(
@@ -78,15 +80,18 @@ class ShardWriter:
 
     def add(self, key: str, members: Sequence[tuple[str, bytes]], picture: str) -> Place:
         """Append a sample; the place of the member whose extension is `picture`."""
-        place = Place(0, 0, 0)
-        entry = []
+        place, position = Place(0, 0, 0), self._position
+        entry: list[str] = []
+        parts: list[bytes] = []
         for extension, data in members:
-            name = f"{key}.{extension}"
-            self._write(member_header(name, len(data)))
-            entry.append(f"{extension} {self._position} {len(data)} {name}")
+            name, size = f"{key}.{extension}", len(data)
+            position += BLOCK
+            entry.append(f"{extension} {position} {size} {name}")
             if extension == picture:
-                place = Place(self._position, len(data), zlib.crc32(data))
-            self._write(data + bytes(-len(data) % BLOCK))
+                place = Place(position, size, zlib.crc32(data))
+            parts += (member_header(name, size), data, PADDING[: -size % BLOCK])
+            position += size + -size % BLOCK
+        self._write(b"".join(parts))  # one hash and one write for a sample, not one for each member
         self._index.append(" ".join(entry))
         return place
 

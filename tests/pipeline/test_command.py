@@ -28,6 +28,7 @@ def _logging_as_it_was() -> Iterator[None]:
         (errors.IntegrityError, 4),
         (errors.OutOfSpace, 5),
         (errors.Interrupted, 75),
+        (OSError, 75),
         (KeyboardInterrupt, 130),
     ],
 )

@@ -69,6 +69,22 @@ def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
     assert result.getpixel((1, 1)) == (10, 20, 30)
 
 
+def test_an_rgb_picture_may_have_a_transparent_colour_too() -> None:
+    image = Image.new("RGB", (2, 2), (9, 9, 9))
+    image.putpixel((1, 1), (200, 0, 0))
+    result = clean(saved(image, "PNG", transparency=(9, 9, 9)), ITEM)
+    assert result.getpixel((0, 0)) == (255, 255, 255)
+    assert result.getpixel((1, 1)) == (200, 0, 0)
+
+
+@pytest.mark.parametrize("encoding", ["jpeg:95", "png"])
+def test_comments_and_profiles_of_the_source_are_not_stored_again(encoding: str) -> None:
+    plain = saved(picture(1), "JPEG")
+    wordy = saved(picture(1), "JPEG", comment=b"x" * 9999, icc_profile=b"y" * 9999, dpi=(3, 3))
+    recipe = Recipe(sizes=(16,), encodings=(Encoding.parse(encoding),))
+    assert pictures(wordy, ITEM, recipe) == pictures(plain, ITEM, recipe)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(orientation: int) -> None:
     upright = picture(2)
