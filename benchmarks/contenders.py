@@ -27,7 +27,7 @@ from benchmarks.workloads import Cycled
 from pipeline.builder import Run, build_shards
 from pipeline.images import FILTERS
 from pipeline.records import Encoding, Item, Recipe
-from pipeline.sources.archives import SpanReader
+from pipeline.sources.spans import SpanReader
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,6 @@ from typing import Final
 from pipeline.errors import Interrupted
 from pipeline.jobs import Done, Job, build_shard
 
-ORPHAN_CHECK: Final = (
-    1.0  # seconds between a worker's looks at whether the main process still lives
-)
 AHEAD: Final = 2  # jobs waiting per worker; enough that none idles, few to cancel
 
 

@@ -9,7 +9,6 @@ reported and never touched.
 from __future__ import annotations
 
 import bz2
-import errno
 import gzip
 import lzma
 import os
@@ -19,25 +18,19 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+from typing import IO, Any, Final, cast
 
-from pipeline.constants import OPEN_FILES, PIXEL_LIMIT, READ_BLOCK
+from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
-from pipeline.records import Item, Rejected, SourceFile
+from pipeline.records import Rejected, SourceFile
+from pipeline.sources.spans import DEFLATED, MEMBER_LIMIT, SCRATCH, STORED, Span, SpanReader
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-SCRATCH: Final = "@"  # a span's file that starts with this lies in the scratch folder
 COMPRESSED: Final = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES: Final = (*TAR_SUFFIXES, ".zip")
-MEMBER_LIMIT: Final = 4 * PIXEL_LIMIT  # bytes; more than the largest picture we would decode
-LOCAL_HEADER: Final = struct.Struct("<4sHHHHHLLLHH")
 ARCHIVE_ERRORS: Final = (  # what the readers of the standard library raise on damaged lists
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -48,16 +41,6 @@ ARCHIVE_ERRORS: Final = (  # what the readers of the standard library raise on d
     ValueError,
     NotImplementedError,
 )
-STORED, DEFLATED, HAS_DESCRIPTOR = 0, 8, 0x08
-
-
-class Span(NamedTuple):
-    """Where the bytes of a member lie; the fields of an `Item` of the same names."""
-
-    file: str
-    offset: int = 0
-    length: int = -1
-    packing: Literal["plain", "zip"] = "plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +55,6 @@ class Tree:
     files: tuple[SourceFile, ...] = ()
     where: str = ""
     """The folder or archive, for messages."""
-    _reader: list[SpanReader] = field(default_factory=list, repr=False)
 
     def under(self, prefix: str) -> Iterator[tuple[str, Span]]:
         """Members below a folder, with paths relative to it."""
@@ -186,89 +168,6 @@ def zip_members(path: Path, file: str) -> Iterator[tuple[str, Span | str]]:
             yield info.filename, reason or span
 
 
-class SpanReader:
-    """Reads spans; keeps the files it reads from open, a bounded number of them."""
-
-    def __init__(self, root: Path, scratch: Path | None = None) -> None:
-        self._root, self._scratch = root, scratch
-        self._open: OrderedDict[str, int] = OrderedDict()
-
-    def __enter__(self) -> SpanReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._open.values():
-            os.close(handle)
-        self._open.clear()
-
-    def read(self, item: Item) -> bytes:
-        """The bytes of an item."""
-        return self.read_span(Span(item.file, item.offset, item.length, item.packing))
-
-    def read_span(self, span: Span) -> bytes:
-        """The bytes of a span, inflated and checked if it is a zip's."""
-        handle = self._handle(span.file)
-        if span.packing == "zip":
-            return _zip_member(handle, span)
-        length = os.fstat(handle).st_size - span.offset if span.length < 0 else span.length
-        return _read_exactly(handle, span.offset, length)
-
-    def _handle(self, file: str) -> int:
-        if file in self._open:
-            self._open.move_to_end(file)
-            return self._open[file]
-        if len(self._open) >= OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
-        handle = os.open(self.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._open[file] = handle
-        return handle
-
-    def path(self, file: str) -> Path:
-        """Where a span's file lies."""
-        if not file.startswith(SCRATCH):
-            return self._root / file
-        if self._scratch is None:
-            raise UsageError(f"{file} lies in the scratch folder, and this source was given none")
-        return self._scratch / file.removeprefix(SCRATCH)
-
-
-def _read_exactly(handle: int, offset: int, length: int) -> bytes:
-    data = os.pread(handle, length, offset)
-    while len(data) < length:
-        more = os.pread(handle, length - len(data), offset + len(data))
-        if not more:
-            raise IntegrityError(f"{length:,} bytes expected at {offset:,}, found {len(data):,}")
-        data += more
-    return data
-
-
-def _zip_member(handle: int, span: Span) -> bytes:
-    header = LOCAL_HEADER.unpack(_read_exactly(handle, span.offset, LOCAL_HEADER.size))
-    signature, _, flags, method, _, _, crc, _, _, name_bytes, extra_bytes = header
-    if signature != b"PK\x03\x04":
-        raise IntegrityError("the zip's member header is damaged")
-    start = span.offset + LOCAL_HEADER.size + name_bytes + extra_bytes
-    data = _read_exactly(handle, start, span.length)
-    if flags & HAS_DESCRIPTOR:
-        descriptor = _read_exactly(handle, start + span.length, 8)
-        (crc,) = struct.unpack(
-            "<L", descriptor[4:] if descriptor[:4] == b"PK\x07\x08" else descriptor[:4]
-        )
-    if method == DEFLATED:
-        try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MEMBER_LIMIT)
-        except zlib.error as error:
-            raise IntegrityError(f"the zip's member does not inflate ({error})") from error
-    if zlib.crc32(data) != crc:
-        raise IntegrityError("the zip's member does not match its checksum")
-    return data
-
-
 def _list_folder(path: Path, relative: str) -> tuple[dict[str, Span], tuple[Rejected, ...]]:
     members: dict[str, Span] = {}
     rejected: list[Rejected] = []
@@ -320,7 +219,3 @@ def inflated(path: Path, scratch: Path, opener: Any = gzip.open) -> tuple[Path, 
         finally:
             partial.unlink(missing_ok=True)
     return target, SCRATCH + target.name
-
-
-FATAL_ERRNO: Final = frozenset({errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE})
-"""Not the picture's fault: the source went away, so the build stops rather than quarantine."""

@@ -13,13 +13,13 @@ A source of one's own is a class with `survey`; `pictures` below serves items wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import IntegrityError
 from pipeline.records import Item, Pixels, Rejected, Survey
-from pipeline.sources.archives import FATAL_ERRNO, SpanReader
+from pipeline.sources.spans import FATAL_ERRNO, SpanReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,20 @@ class Source(ABC):
         """The pixels of each item, in the order asked; a Rejected in the place of one that is bad."""
         with SpanReader(self.root, self.scratch) as reader:
             for item in items:
-                try:
-                    yield reader.read(item)
-                except IntegrityError as error:
-                    yield Rejected(item.name, str(error))
-                except OSError as error:
-                    if error.errno in FATAL_ERRNO:
-                        raise
-                    yield Rejected(item.name, f"cannot be read: {error.strerror}")
+                yield read_or_reject(item, reader.read)
 
     def libraries(self, items: Sequence[Item]) -> dict[str, str]:  # noqa: ARG002  (others look)
         """Name and version of what decoded these items, beyond what the images stage uses."""
         return {}
+
+
+def read_or_reject(item: Item, read: Callable[[Item], Pixels | Rejected]) -> Pixels | Rejected:
+    """What `read` gives, or the reason it cannot; a source that went away stays an error."""
+    try:
+        return read(item)
+    except IntegrityError as error:
+        return Rejected(item.name, str(error))
+    except OSError as error:
+        if error.errno in FATAL_ERRNO:
+            raise
+        return Rejected(item.name, f"cannot be read: {error.strerror}")

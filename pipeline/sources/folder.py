@@ -9,8 +9,9 @@ from typing import Final, get_args
 
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.records import ClassRecord, Item, Rejected, Split, Survey
-from pipeline.sources.archives import Span, Tree, open_tree
+from pipeline.sources.archives import Tree, open_tree
 from pipeline.sources.base import Source
+from pipeline.sources.spans import Span
 
 IGNORED: Final = {".ds_store", "thumbs.db", "desktop.ini"}  # what file managers leave behind
 SPLITS: Final[tuple[str, ...]] = tuple(split for split in get_args(Split) if split)

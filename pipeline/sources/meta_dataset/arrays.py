@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pipeline.constants import OPEN_FILES
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.records import Item, Pixels, Rejected, SourceFile
-from pipeline.sources.archives import Span, inflated
+from pipeline.sources.archives import inflated
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.parts import located
 from pipeline.sources.meta_dataset.raw import Listing, Picture, RawSource
+from pipeline.sources.spans import Span
 
 SIDE: Final = 28  # pixels
 PIXELS: Final = SIDE * SIDE

@@ -11,11 +11,12 @@ from typing import Final
 
 from pipeline.errors import IntegrityError
 from pipeline.records import Rejected, SourceFile
-from pipeline.sources.archives import Span, tar_members
+from pipeline.sources.archives import tar_members
 from pipeline.sources.folder import IGNORED
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.parts import located, places
 from pipeline.sources.meta_dataset.raw import Listing, Picture, RawSource
+from pipeline.sources.spans import Span
 from pipeline.sources.wordnet import split_graphs
 
 log = logging.getLogger(__name__)

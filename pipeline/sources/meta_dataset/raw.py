@@ -12,11 +12,12 @@ from typing import ClassVar, NamedTuple
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Rejected, SourceFile, Survey
-from pipeline.sources.archives import Span, Tree
+from pipeline.sources.archives import Tree
 from pipeline.sources.base import Source
 from pipeline.sources.folder import IGNORED
 from pipeline.sources.meta_dataset.classes import OfficialClass, official_classes
 from pipeline.sources.meta_dataset.parts import Part, listed, located, needed, opened
+from pipeline.sources.spans import Span
 
 log = logging.getLogger(__name__)
 

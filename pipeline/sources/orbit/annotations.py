@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pipeline.constants import QUALITY
 from pipeline.errors import IntegrityError
 from pipeline.records import Box
-from pipeline.sources.archives import Span, SpanReader
+from pipeline.sources.spans import Span, SpanReader
 
 FOLDER: Final = "annotations"
 BOX: Final = "object_bounding_box"

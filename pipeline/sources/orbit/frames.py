@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.records import Rejected
-from pipeline.sources.archives import Span
 from pipeline.sources.orbit.layout import Video, frame_number, litter
 from pipeline.sources.orbit.video import Probe
+from pipeline.sources.spans import Span
 
 
 class Found(NamedTuple):

@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 from pipeline.records import Rejected, SourceFile
-from pipeline.sources.archives import Span, open_tree
+from pipeline.sources.archives import open_tree
 from pipeline.sources.folder import IGNORED
 from pipeline.sources.orbit.annotations import FOLDER
 from pipeline.sources.orbit.video import VIDEO_SUFFIXES
+from pipeline.sources.spans import Span
 
 SPLIT_FOLDERS: Final = ("train", "validation", "test", "other")  # other: unfiltered set only
 KINDS: Final = ("clean", "clutter", "clutter-pan")

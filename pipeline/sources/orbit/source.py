@@ -15,13 +15,13 @@ from typing import Final
 
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.records import ClassRecord, Item, Pixels, Rejected, Split, Survey
-from pipeline.sources.archives import SpanReader
 from pipeline.sources.base import Source
 from pipeline.sources.orbit.annotations import Annotation, Annotations
 from pipeline.sources.orbit.frames import Found, in_archive, in_folder, in_video
 from pipeline.sources.orbit.layout import LAYOUT, Listing, Place, Video, list_videos
 from pipeline.sources.orbit.official import NEEDED, departures, official_splits
 from pipeline.sources.orbit.video import VIDEO_SUFFIXES, Probe, decoders, frames, require
+from pipeline.sources.spans import SpanReader
 
 logger = logging.getLogger(__name__)
 

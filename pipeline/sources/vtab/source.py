@@ -20,8 +20,8 @@ from PIL import Image
 
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import ClassRecord, Item, Pixels, Rejected, SourceFile, Survey
-from pipeline.sources.archives import FATAL_ERRNO, SCRATCH
-from pipeline.sources.base import Source
+from pipeline.sources.base import Source, read_or_reject
+from pipeline.sources.spans import SCRATCH
 from pipeline.sources.tfrecords.framing import Buffer, feature_span, parse_example
 from pipeline.sources.vtab.files import (
     PREPARED,
@@ -72,18 +72,11 @@ class VtabSource(Source):
         """The encoded pictures as TFDS stores them; dSprites' decoded and brightened."""
         with record_reader(self.root, self.scratch) as read:
             for item in items:
-                try:
-                    data = read(item)
-                    start, length = feature_span(data, "image")
-                    yield self._pixels(bytes(data[start : start + length]), item)
-                except IntegrityError as error:
-                    yield Rejected(item.name, str(error))
-                except OSError as error:
-                    if error.errno in FATAL_ERRNO:
-                        raise
-                    yield Rejected(item.name, f"cannot be read: {error.strerror}")
+                yield read_or_reject(item, lambda item: self._pixels(read(item), item))
 
-    def _pixels(self, encoded: bytes, item: Item) -> Pixels | Rejected:
+    def _pixels(self, record: Buffer, item: Item) -> Pixels | Rejected:
+        start, length = feature_span(record, "image")
+        encoded = bytes(record[start : start + length])
         if self.task.scale == 1:
             return encoded
         try:

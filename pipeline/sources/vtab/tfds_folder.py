@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from pipeline.constants import OPEN_FILES
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import Item
-from pipeline.sources.archives import Span, SpanReader
+from pipeline.sources.spans import Span, SpanReader
 from pipeline.sources.tfrecords.framing import FOOTER, Buffer, checked_data, read_records
 
 INFO: Final = "dataset_info.json"

@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import random
-import resource
 import stat
 import tarfile
 import zipfile
@@ -19,7 +18,8 @@ import pytest
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Rejected
-from pipeline.sources.archives import Span, SpanReader, Tree, open_tree
+from pipeline.sources.archives import Tree, open_tree
+from pipeline.sources.spans import SpanReader
 
 FILES = {f"top/{name}/{i}.bin": os.urandom(700 * i) for name in ("a b", "ü") for i in range(4)}
 
@@ -199,24 +199,3 @@ def test_members_with_one_name_are_reported_and_not_dropped(tmp_path: Path) -> N
     tree = open_tree(make_tar(tmp_path / "a.tar", twice))
     assert tree.rejected == (Rejected("top/ü/1.bin", "a second member of this name"),)
     assert contents(tree) == FILES
-
-
-def test_a_reader_keeps_few_files_open(tmp_path: Path) -> None:
-    for number in range(200):
-        (tmp_path / str(number)).write_bytes(b"%d" % number)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 40, limits[1])
-    )
-    try:
-        with SpanReader(tmp_path) as reader:
-            for number in [*range(200), *range(200)]:
-                assert reader.read_span(Span(str(number))) == b"%d" % number
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def test_a_file_that_shrank_is_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"12345")
-    with SpanReader(tmp_path) as reader, pytest.raises(IntegrityError, match="10 bytes expected"):
-        reader.read_span(Span("a", 0, 10))
