@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from shutil import get_terminal_size
 from typing import Final
 
 from tqdm import tqdm
@@ -20,7 +21,11 @@ class Progress:
         self._begin = self._last_line = time.monotonic()
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = tqdm(
-            total=total, desc=title, unit=unit, disable=quiet or self._lines, smoothing=0.1
+            total=total,
+            desc=title,
+            unit=unit,
+            disable=quiet or self._lines,
+            ncols=get_terminal_size().columns,  # 80 where the terminal does not say
         )
 
     def __enter__(self) -> Progress:
