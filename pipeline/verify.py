@@ -21,6 +21,7 @@ from pipeline.checks.repair import needs_source, repair
 from pipeline.command import parser, run_command
 from pipeline.engines import usable_cores
 from pipeline.errors import UsageError
+from pipeline.flags import add_source_flags
 from pipeline.index import dataset_folders
 from pipeline.layout import Layout
 from pipeline.sources.base import Source
@@ -168,14 +169,8 @@ def _parser() -> ArgumentParser:
         "Options of the build are repeated here if the source is needed and they were used.",
     )
     mend.add_argument("--repair", action="store_true", help="build again what is damaged")
-    mend.add_argument(
-        "--source", type=Path, metavar="DIR", help="where the source lies (data/NAME)"
-    )
     mend.add_argument("--dataset", default="", metavar="NAME", help="what the source is (its name)")
-    mend.add_argument("--split-by", default="", metavar="HOW", help="folder")
-    mend.add_argument("--protocol", default="both", choices=["both", "vtab", "lite"], help="vtab")
-    mend.add_argument("--frame-step", type=int, default=1, metavar="K", help="orbit")
-    mend.add_argument("--max-frames", type=int, metavar="K", help="orbit")
+    add_source_flags(mend)
     return flags
 
 
