@@ -218,8 +218,9 @@ class Dataset:
     index: Index
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, path: str | Path) -> Dataset:
         """Open a complete dataset. Raises SourceMissing or IntegrityError."""
+        root = Path(path)
         layout = Layout(root)
         manifest = Manifest.read(layout.manifest)
         index = Index.read(layout.index, len(manifest.classes))
