@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +20,8 @@ from pipeline.errors import IntegrityError
 from pipeline.index import Manifest
 from pipeline.jobs import Commit, read_commit
 from pipeline.layout import Layout, write_whole
-from pipeline.plan import Plan
-from pipeline.records import Rejected, ShardFile, Split, rescaled_box
+from pipeline.plan import PARQUET, Plan
+from pipeline.records import SPLITS, Rejected, ShardFile, rescaled_box
 
 PLAIN: Final = ("class_id", "split", "group", "user", "kind", "frame")
 
@@ -120,7 +120,7 @@ def _annotations(plan: Plan, items: pa.Table) -> dict[str, pa.Array]:
 def _splits(index: pa.Table) -> dict[str, int]:
     entries = index["split"].combine_chunks().value_counts().to_pylist()
     counts = {entry["values"]: entry["counts"] for entry in entries}
-    return {split: counts[split] for split in get_args(Split) if split in counts}
+    return {split: counts[split] for split in SPLITS if split in counts}
 
 
 def _files(commits: Iterable[Commit], size: int) -> tuple[ShardFile, ...]:
@@ -134,7 +134,7 @@ def _versions(commits: Iterable[Commit]) -> tuple[dict[str, str], ...]:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, sink, **PARQUET)
     return sink.getvalue()
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.constants import FORMAT
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.layout import Layout
-from pipeline.records import ClassRecord, Encoding, Recipe, Rejected, ShardFile, SourceFile
+from pipeline.records import ClassRecord, Recipe, Rejected, ShardFile, SourceFile
 
 WORDS: Final = ("split", "group", "user", "kind", "split_lite")  # stored as codes into a vocabulary
 
@@ -122,17 +122,10 @@ def _filled(record: ClassRecord | ShardFile | SourceFile) -> dict[str, object]:
 
 
 def _manifest(values: dict[str, Any]) -> Manifest:
-    recipe = values["recipe"]
-    sizes = tuple(recipe.pop("sizes"))
-    encodings = recipe.pop("encodings")
     return Manifest(
         name=values["name"],
         plan_hash=values["plan"],
-        recipe=Recipe(
-            sizes=sizes,
-            encodings=tuple(Encoding.parse(encodings[str(size)]) for size in sizes),
-            **recipe,
-        ),
+        recipe=Recipe.from_described(values["recipe"]),
         classes=tuple(ClassRecord(**record) for record in values["classes"]),
         hierarchy={
             split: {node: tuple(children) for node, children in graph.items()}

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pipeline.constants import QUALITY
 from pipeline.errors import IntegrityError
 from pipeline.images import pictures, versions
-from pipeline.layout import Layout, whole_file
-from pipeline.plan import PlannedShard, read_shard
+from pipeline.layout import Layout, key_text, whole_file
+from pipeline.plan import PARQUET, PlannedShard, read_shard
 from pipeline.records import Box, Item, Recipe, Rejected, ShardFile, rescaled_box
 from pipeline.sources.base import Source
 from pipeline.writer import Place, ShardWriter
@@ -73,7 +73,7 @@ def build_shard(job: Job, shard: int) -> Done:
             texts = _texts(item, planned.class_names[item.class_id], job.recipe)
             places = [
                 writer.add(
-                    _key_text(key),
+                    key_text(key),
                     _members(item, data, encoding.extension, text),
                     encoding.extension,
                 )
@@ -121,10 +121,6 @@ def _encoded(
             raise
 
 
-def _key_text(key: int) -> str:
-    return f"{key:09d}"
-
-
 def _members(item: Item, data: bytes, extension: str, text: bytes) -> list[tuple[str, bytes]]:
     return [("cls", b"%d" % item.class_id), (extension, data), ("json", text)]
 
@@ -162,7 +158,7 @@ def _commit(
         columns[f"crc32_{size}"] = pa.array([place.crc32 for place in places], pa.uint32())
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about, sort_keys=True)})
     with whole_file(path) as sink:
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, sink, **PARQUET)
 
 
 def is_done(job: Job, shard: int) -> bool:

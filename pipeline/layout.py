@@ -57,6 +57,11 @@ class Layout:
         return self.root / str(size) / "wids.json"
 
 
+def key_text(key: int) -> str:
+    """What the members of a sample are called, up to the dot."""
+    return f"{key:09d}"
+
+
 def temporary(target: Path) -> Path:
     """A name beside `target` that no other process, here or elsewhere, will choose."""
     unique = f"{TEMPORARY}{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -26,6 +26,7 @@ from pipeline.layout import whole_file
 from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey
 
 PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
+"""How every parquet file of a build is written."""
 CHUNK: Final = 65_536  # items turned into columns at a time
 WORD: Final = pa.dictionary(pa.int32(), pa.string())  # few different values, many rows
 SCHEMA: Final = pa.schema(

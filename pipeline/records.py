@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ Split: TypeAlias = Literal["train", "validation", "test", ""]
 """Which side of the benchmark a class or a sample is on; "" where the source does not say."""
 
 FULL_COLOUR: Final = ":444"
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+"""In the order in which people expect them; the last is none."""
+
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, upper, width, height."""
 
@@ -192,6 +195,13 @@ class Recipe:
         """For the manifest and the plan's hash: plain values under stable names."""
         encodings = {str(s): str(e) for s, e in zip(self.sizes, self.encodings, strict=True)}
         return asdict(self) | {"sizes": list(self.sizes), "encodings": encodings}
+
+    @classmethod
+    def from_described(cls, values: Mapping[str, Any]) -> Recipe:
+        """The inverse of `described`."""
+        sizes = tuple(values["sizes"])
+        encodings = tuple(Encoding.parse(values["encodings"][str(size)]) for size in sizes)
+        return cls(**{**values, "sizes": sizes, "encodings": encodings})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

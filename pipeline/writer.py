@@ -50,6 +50,11 @@ def member_header(name: str, size: int) -> bytes:
     return b"%b%06o\0 %b" % (blank[:CHECKSUM], sum(blank), blank[CHECKSUM + len(BLANK) :])
 
 
+def dali_index(entries: Sequence[str]) -> bytes:
+    """The .idx beside a tar, from a line for each sample."""
+    return "\n".join([f"v1.2 {len(entries)}", *entries, ""]).encode()
+
+
 class ShardWriter:
     """One tar and its DALI index, under temporary names until `commit`."""
 
@@ -104,7 +109,7 @@ class ShardWriter:
         self._handle.flush()
         os.fsync(self._handle.fileno())
         self._handle.close()
-        index = "\n".join([f"v1.2 {len(self._index)}", *self._index, ""]).encode()
+        index = dali_index(self._index)
         write_whole(self.path.with_suffix(".idx"), index)
         publish(self._partial, self.path)
         return ShardFile(

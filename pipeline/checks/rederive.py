@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from pipeline.index import Manifest
 from pipeline.jobs import read_commit
 from pipeline.layout import Layout
 from pipeline.plan import Plan, read_plan_header
-from pipeline.records import ClassRecord, Encoding, Recipe, Rejected, SourceFile
+from pipeline.records import ClassRecord, Recipe, Rejected, SourceFile
 
 UNREADABLE: Final = (
     PipelineError,
@@ -55,7 +55,7 @@ def recorded_plan(layout: Layout) -> Plan:
         raise IntegrityError(f"{layout.plan} has {len(groups)} shards, not {header['shards']}")
     return Plan(
         dataset=header["dataset"],
-        recipe=recipe_from(header["recipe"]),
+        recipe=Recipe.from_described(header["recipe"]),
         classes=tuple(ClassRecord(**record) for record in header["classes"]),
         files=tuple(SourceFile(**file) for file in header["files"]),
         hierarchy=header["hierarchy"],
@@ -64,13 +64,6 @@ def recorded_plan(layout: Layout) -> Plan:
         starts=tuple(np.cumsum([0, *groups[:-1]]).tolist()),
         hash=header["hash"],
     )
-
-
-def recipe_from(described: dict[str, Any]) -> Recipe:
-    """The inverse of `Recipe.described`."""
-    sizes = tuple(described["sizes"])
-    encodings = tuple(Encoding.parse(described["encodings"][str(size)]) for size in sizes)
-    return Recipe(**(described | {"sizes": sizes, "encodings": encodings}))
 
 
 def rederive(layout: Layout) -> Derived:

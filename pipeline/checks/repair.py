@@ -15,7 +15,7 @@ from pipeline.builder import NO_SPACE
 from pipeline.checks.damage import Problem, Report
 from pipeline.checks.dataset import check_dataset
 from pipeline.checks.evidence import gather
-from pipeline.checks.rederive import UNREADABLE, read_index, recipe_from
+from pipeline.checks.rederive import UNREADABLE, read_index
 from pipeline.checks.rows import Rows
 from pipeline.checks.tars import check_tar
 from pipeline.engines import local, usable_cores
@@ -181,7 +181,7 @@ def _recorded(layout: Layout) -> tuple[list[Recipe], set[str]]:
 def _accounts(layout: Layout) -> Iterator[tuple[Recipe, str]]:
     try:
         header = read_plan_header(layout.plan)
-        yield recipe_from(header["recipe"]), str(header["hash"])
+        yield Recipe.from_described(header["recipe"]), str(header["hash"])
     except UNREADABLE as error:
         log.debug("%s: %s", layout.plan, error)
     try:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 from pipeline.constants import READ_BLOCK
-from pipeline.writer import BLOCK, END, RECORD
+from pipeline.layout import key_text
+from pipeline.writer import BLOCK, END, RECORD, dali_index
 
 LEAD: Final = 3 * BLOCK  # bytes of a sample before its picture: header, class, header
 MEMBERS: Final = 3  # of a sample
@@ -114,17 +115,13 @@ def check_tar(path: Path, rows: Sequence[Row], extension: str) -> TarState:
         sha256=reader.digest.hexdigest(),
         members=MEMBERS * len(entries),
         flaws=tuple(flaws),
-        index="\n".join([f"v1.2 {len(entries)}", *entries, ""]).encode(),
+        index=dali_index(entries),
         shape=shapes[0] if shapes else (),
     )
 
 
 def _padded(count: int) -> int:
     return -(-count // BLOCK) * BLOCK
-
-
-def _key(row: Row) -> str:
-    return f"{row.key:09d}"
 
 
 def _overlap(rows: Sequence[Row]) -> Flaw | None:
@@ -139,7 +136,7 @@ def _overlap(rows: Sequence[Row]) -> Flaw | None:
             return None
         row = rows[0]
     what = f"the index places a picture of {row.length:,} bytes here, where none can lie"
-    return Flaw(what=what, offset=row.offset, key=_key(row))
+    return Flaw(what=what, offset=row.offset, key=key_text(row.key))
 
 
 def _read_sample(reader: _Reader, row: Row, following: Row | None) -> bytes | None:
@@ -178,12 +175,12 @@ def _json_bytes(sample: bytes, row: Row) -> int:
 
 def _cut_off(position: int, row: Row, lost: int) -> Flaw:
     what = f"the file ends here, within this sample; {lost:,} samples are lost"
-    return Flaw(what=what, offset=position, key=_key(row))
+    return Flaw(what=what, offset=position, key=key_text(row.key))
 
 
 def _entry(row: Row, extension: str, start: int, text_bytes: int) -> str:
     """The sample's line of the DALI index."""
-    key, label = _key(row), len(str(row.about["class_id"]))
+    key, label = key_text(row.key), len(str(row.about["class_id"]))
     text = row.offset + _padded(row.length) + BLOCK
     return (
         f"cls {start + BLOCK} {label} {key}.cls {extension} {row.offset} {row.length} "
@@ -193,7 +190,7 @@ def _entry(row: Row, extension: str, start: int, text_bytes: int) -> str:
 
 def _sample_flaws(sample: bytes, row: Row, extension: str, start: int) -> Iterator[Flaw]:
     """Headers, class, picture and padding, each with its place."""
-    key, label = _key(row), b"%d" % row.about["class_id"]
+    key, label = key_text(row.key), b"%d" % row.about["class_id"]
     end = LEAD + row.length
     text_header = LEAD + _padded(row.length)
     size = _json_bytes(sample, row)
@@ -217,7 +214,7 @@ def _text_flaws(
     sample: bytes, row: Row, start: int, shapes: list[tuple[tuple[str, str], ...]]
 ) -> Iterator[Flaw]:
     """The json member: readable, no nulls, shaped like the first one, in agreement with the index."""
-    size, key = _json_bytes(sample, row), _key(row)
+    size, key = _json_bytes(sample, row), key_text(row.key)
     place = LEAD + _padded(row.length) + BLOCK
     if size < 0 or _padded(size) != len(sample) - place or sample[place + size :].strip(b"\0"):
         what = f"{key}.json does not fill its place of {len(sample) - place:,} bytes"

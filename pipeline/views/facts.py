@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.index import Dataset
+from pipeline.records import SPLITS
 
-ORDER: Final = ("train", "validation", "test", "")
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 STEP: Final = 1000  # disks are sold, and `ls -h --si` counts, in thousands
 TENS: Final = 100
@@ -93,7 +93,7 @@ def _splits(dataset: Dataset) -> Iterable[SplitFacts]:
     pairs = np.unique(index["class_id"].astype(np.int64) * len(words) + index["split"])
     classes = np.bincount(pairs % len(words), minlength=len(words))
     samples = np.bincount(index["split"], minlength=len(words))
-    for name in sorted(words, key=lambda word: (*ORDER, word).index(word)):
+    for name in sorted(words, key=lambda word: (*SPLITS, word).index(word)):
         code = words.index(name)
         if samples[code]:
             yield SplitFacts(name=name, classes=int(classes[code]), samples=int(samples[code]))

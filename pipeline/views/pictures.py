@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.index import Dataset
+from pipeline.layout import key_text
 
 QUALITY: Final = 84  # of the JPEGs in the page; a thumbnail hides nothing at that
 COLOURS: Final = 64  # up to so many, a picture is a drawing and PNG keeps its edges
@@ -32,7 +33,7 @@ def stored(dataset: Dataset, size: int, row: int) -> Image.Image:
         return decoded(data)
     except DECODE_ERRORS as error:
         raise IntegrityError(
-            f"{tar}: the picture with key {int(index['key'][row]):09d} cannot be read ({error}); "
+            f"{tar}: the picture with key {key_text(int(index['key'][row]))} cannot be read ({error}); "
             f"python -m pipeline.verify {dataset.root} says what else is damaged and mends it"
         ) from error
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.index import Dataset
-from pipeline.views.facts import ORDER, class_splits
+from pipeline.records import SPLITS
+from pipeline.views.facts import class_splits
 
 OBJECTS_PER_USER: Final = 3  # of a dataset of users' own objects
 KINDS: Final = ("clean", "clutter")
@@ -79,7 +80,7 @@ def _objects(
 
 
 def _rank(split: str) -> int:
-    return ORDER.index(split) if split in ORDER else len(ORDER)
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS)
 
 
 def _spread(ordered: list[Entry], count: int, generator: np.random.Generator) -> list[Entry]:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from pipeline.errors import SourceMissing, UsageError
-from pipeline.records import ClassRecord, Item, Pixels, Rejected, Split, Survey
+from pipeline.records import SPLITS, ClassRecord, Item, Pixels, Rejected, Split, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.orbit.annotations import Annotation, Annotations
 from pipeline.sources.orbit.frames import Found, in_archive, in_folder, in_video
@@ -25,7 +25,6 @@ from pipeline.sources.spans import SpanReader
 
 logger = logging.getLogger(__name__)
 
-SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test", "")
 UNKNOWN: Final = Annotation()
 
 
