@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import uuid
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import IO
 
 TEMPORARY = ".tmp-"
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""What file systems without hard links (FAT, some network shares) say."""
 HOST = "".join(c if c.isalnum() else "-" for c in socket.gethostname()) or "host"
 
 
@@ -97,13 +100,22 @@ def named(error: OSError, path: Path) -> None:
 def publish(partial: Path, target: Path, *, first: bool = False) -> None:
     """Give a complete, synced file its name; durable when this returns."""
     if first:
-        with suppress(FileExistsError):
-            os.link(
-                partial, target
-            )  # unlike a rename, it does not replace what another process made
+        _name_if_free(partial, target)
     else:
         partial.replace(target)
     sync_folder(target.parent)
+
+
+def _name_if_free(partial: Path, target: Path) -> None:
+    """A link, unlike a rename, does not replace what another process has made."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        partial.replace(target)  # rarer than such a disk: two builders in one instant
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -154,6 +156,19 @@ def test_a_source_that_goes_away_stops_the_build_and_is_not_quarantined(
     with pytest.raises(FileNotFoundError):
         build_shards(Vanishing(name="pets", root=photos), tmp_path / "out", RECIPE, Run(workers=1))
     assert not list((tmp_path / "out" / ".build").glob("shard-*"))
+
+
+def test_a_disk_without_hard_links_is_built_on_too(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_shards(pets(photos), tmp_path / "usual", RECIPE, Run(workers=1))
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    build_shards(pets(photos), tmp_path / "plain", RECIPE, Run(workers=1))
+    assert tree_hash(tmp_path / "plain") == tree_hash(tmp_path / "usual")
 
 
 class Scans(Source):
