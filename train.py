@@ -32,7 +32,7 @@ from learners.training.config import Config, parse
 from learners.training.journal import Journal, draw_curve, memory_mb
 from learners.training.make import lite, make_learner, make_optimizer, make_sampler, precision
 from learners.training.team import Team, team
-from learners.training.validate import better, held_out, validate
+from learners.training.validate import better, validate
 from pipeline.command import run_command
 from pipeline.episodes import LITE_DRAW, TURN_DRAW, Sampler, generator
 from pipeline.errors import IntegrityError, Interrupted, UsageError
@@ -216,7 +216,7 @@ class Run:
         """A run that was stopped before a validation resumes with it."""
         if self.tasks < self.config.tasks and not self.due(self.config.validate_every):
             return
-        if held_out(self.shards, "validation") and self.validated < self.tasks:
+        if self.shards.with_split("validation") and self.validated < self.tasks:
             self.validate(journal)
 
     def validate(self, journal: Journal) -> None:

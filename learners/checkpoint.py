@@ -17,13 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from pipeline.errors import IntegrityError, SourceMissing, UsageError, few
 from pipeline.files import crc32
 from pipeline.layout import write_whole
 
 FORMAT: Final = "lite-shards 1"
 TENSOR, TUPLE, PAIRS = "$tensor", "$tuple", "$pairs"  # what JSON has no word for
-NAMED: Final = 5  # names in a message; the rest is counted
+SHOWN: Final = 7  # problems in a message
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -116,15 +116,15 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], source: object
     problems = []
     missing, extra = [key for key in needed if key not in tensors], [*(tensors.keys() - needed)]
     if missing:
-        problems.append(f"it lacks {_names(missing)}")
+        problems.append(f"it lacks {few(missing)}")
     if extra:
-        problems.append(f"it has {_names(sorted(extra))}, which the network has not")
+        problems.append(f"it has {few(sorted(extra))}, which the network has not")
     for name in needed.keys() & tensors.keys():
         if needed[name].shape != tensors[name].shape:
             wanted, found = (list(of[name].shape) for of in (needed, tensors))
             problems.append(f"{name} has the shape {found} and not {wanted}")
     if problems:
-        shown = "; ".join(problems[: NAMED + 2])
+        shown = "; ".join(problems[:SHOWN])
         kind = type(module).__name__
         raise IntegrityError(f"{source} does not fit this network ({kind}): {shown}")
     module.load_state_dict(dict(tensors))
@@ -167,8 +167,3 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
             tensors[name].reshape(-1).view(torch.uint8).numpy(), crc32(name.encode(), value)
         )
     return int(value)
-
-
-def _names(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -20,7 +20,7 @@ from learners.evaluation.protocols import PROTOCOLS, Mode, Options
 from learners.evaluation.records import Evaluation
 from learners.evaluation.run import How, Run, digest
 from learners.evaluation.subject import Subject, subject
-from learners.evaluation.summary import averages, cost, scores, write_challenges
+from learners.evaluation.summary import averages, cost, scores, task_macs, write_challenges
 from learners.evaluation.terminal import show
 from learners.evaluation.work import Work
 from learners.learner import CHUNK, Passage
@@ -69,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = run.answers(out, _settings(run, protocol, who))
         if not members.leads:
             return 0
-    figures = scores(work, tasks)
+    figures, macs = scores(work, tasks), task_macs(net, how.image_size, work, tasks)
     found = Evaluation(
         name=who.name, protocol=protocol.name,
         options={**protocol.described(), "image_size": how.image_size},
         learner=who.described(), shards=shards.root, scores=figures,
-        averages=averages(work, figures), cost=cost(net, how.image_size, work, tasks), notes=notes,
+        averages=averages(work, figures), cost=cost(net, macs, tasks), notes=notes,
     )  # fmt: skip
-    paths = [found.save(out), *write_challenges(out, net, how.image_size, work, tasks)]
+    paths = [found.save(out), *write_challenges(out, macs, work, tasks)]
     if arguments.json:
         sys.stdout.write(paths[0].read_text(encoding="utf-8"))
     else:

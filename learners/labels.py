@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, few
 
 NAMED = 10  # classes that an error names; a thousand would hide the sentence
 
@@ -42,12 +42,12 @@ class Labels:
         if len(outside):
             raise UsageError(
                 f"support labels are 0 to {way - 1} in a task of {way} classes, got also "
-                f"{_named(outside)}; number the classes of each task from 0"
+                f"{few(outside.tolist(), NAMED)}; number the classes of each task from 0"
             )
         missing = np.setdiff1d(np.arange(way), values)
         if len(missing):
             raise UsageError(
-                f"every class needs a support image, and of {way} classes {_named(missing)} have none; "
+                f"every class needs a support image, and of {way} classes {few(missing.tolist(), NAMED)} have none; "
                 "leave them out of the task or give each at least one image"
             )
         return cls(values, way)
@@ -88,8 +88,3 @@ def per_clip(labels: torch.Tensor, clip: int) -> torch.Tensor:
             f"shape {tuple(labels.shape)} and type {labels.dtype}"
         )
     return labels[::clip]
-
-
-def _named(classes: NDArray[np.int64]) -> str:
-    more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
-    return ", ".join(map(str, classes[:NAMED])) + more

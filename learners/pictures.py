@@ -30,7 +30,6 @@ Pictures: TypeAlias = "Picture | Sequence[Picture]"
 CHANNELS_LAST: Final = (1, 2, 0)
 NAMED: Final = 5  # pictures that an error names; the rest is counted
 PHONE: Final = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")
-PHONE_HELP: Final = "HEIC or AVIF, which is not read here; save it as JPEG or PNG"
 
 
 def listed(pictures: Pictures) -> list[Picture]:
@@ -85,6 +84,12 @@ def described(pictures: Sequence[Picture]) -> list[str]:
     ]
 
 
+def refuse_phone_formats(data: bytes) -> None:
+    """What phones write by default gets a sentence of its own."""
+    if data[4:8] == b"ftyp" and data[8:12] in PHONE:
+        raise IntegrityError("HEIC or AVIF, which is not read here; save it as JPEG or PNG")
+
+
 def litter(name: str) -> bool:
     """Whether a file of this name is hidden, or was left behind by a file manager."""
     return name.lower() in IGNORED or name.startswith(".")
@@ -127,8 +132,7 @@ def _image(picture: Picture) -> Image.Image:
     try:
         if isinstance(picture, str | Path | bytes):
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-            if data[4:8] == b"ftyp" and data[8:12] in PHONE:
-                raise IntegrityError(PHONE_HELP)
+            refuse_phone_formats(data)
             return clean(data, Item(name="", class_id=0))
         if isinstance(picture, Tensor):
             picture = Image.fromarray(picture.permute(CHANNELS_LAST).cpu().numpy())

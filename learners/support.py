@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from learners.pictures import NAMED, Picture, Pictures, described, listed, litter, pixels
-from pipeline.errors import SourceMissing, UsageError
+from pipeline.errors import SourceMissing, UsageError, few
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,5 +124,4 @@ def _folders(images: Pictures) -> dict[str, Path]:
 
 
 def _quoted(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(repr, names[:NAMED])) + more
+    return few([repr(name) for name in names])

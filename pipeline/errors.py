@@ -12,6 +12,8 @@ A message says what was needed, what was found and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PipelineError(Exception):
     exit_code = 1
@@ -35,3 +37,9 @@ class OutOfSpace(PipelineError):
 
 class Interrupted(PipelineError):
     exit_code = 75
+
+
+def few(names: Sequence[object], most: int = 5) -> str:
+    """The first names, and how many more: a thousand of them would hide the sentence."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

@@ -72,6 +72,10 @@ class ShardSet:
             )
         return self.datasets[name]
 
+    def with_split(self, split: str) -> list[str]:
+        """The datasets that have images of this split; all of them for ""."""
+        return [d.manifest.name for d in self if not split or d.manifest.splits.get(split)]
+
     def open_store(self, *, mapped: bool = False) -> Store:
         """Where the bytes of these datasets come from; close it after use.
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from learners.demo.refused import Refused
 from learners.demo.sessions import PICTURES, Session, Sessions
-from learners.pictures import PHONE, PHONE_HELP
+from learners.pictures import refuse_phone_formats
 from learners.portable import Learner
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.images import DECODE_ERRORS, clean, resized
@@ -96,8 +96,7 @@ class Service:
 
 def _opened(data: bytes) -> Image.Image:
     """Upright RGB, by the pipeline's own decoder with its limits."""
-    if data[4:8] == b"ftyp" and data[8:12] in PHONE:
-        raise IntegrityError(PHONE_HELP)
+    refuse_phone_formats(data)
     try:
         return clean(data, Item(name="", class_id=0))
     except IntegrityError as error:

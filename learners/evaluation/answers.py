@@ -17,6 +17,7 @@ from learners.learner import Classifier, Passage
 from pipeline.episodes import EpisodePlan
 from pipeline.index import Dataset
 from pipeline.samplers import Orbit
+from pipeline.streaming.delivery import Episode
 
 
 def adapt(
@@ -32,6 +33,17 @@ def adapt(
         images, labels, len(seen), passage
     )
     return classify, now(images.device) - begin
+
+
+def answer(
+    learner: nn.Module, episode: Episode, part: Part, dataset: Dataset, passage: Passage
+) -> TaskAnswers:
+    """A task whose images stream by, adapted to and asked; whatever clips it has."""
+    plan, support = episode.plan, episode.support
+    clips, frames = replace(passage, clip=plan.clip), replace(passage, clip=1)
+    classify, seconds = adapt(learner, support.images, support.labels, clips)
+    asked = ((c.positions, classify.embed(c.images, frames)) for c in episode.query)
+    return record(part, dataset, plan, ask(classify, plan, dataset, asked), seconds)
 
 
 def ask(

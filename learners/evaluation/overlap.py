@@ -8,13 +8,12 @@ from typing import Final
 
 from learners.evaluation.work import Part
 from learners.training.config import FILE, Config
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, few
 from pipeline.index import Dataset
 from pipeline.records import Split
 from pipeline.samplers import Pool
 from pipeline.shardset import ShardSet
 
-NAMED: Final = 5  # classes in a note; the rest is counted
 TRAINING: Final = "train"
 
 
@@ -39,7 +38,7 @@ def overlap(file: Path, parts: Sequence[Part], shards: ShardSet) -> tuple[str, .
 def _trained(config: Config) -> Mapping[str, Dataset]:
     """The datasets that a run was trained on."""
     shards = ShardSet.open(config.shards)
-    having = [d.manifest.name for d in shards if d.manifest.splits.get(TRAINING)]
+    having = shards.with_split(TRAINING)
     if config.orbit:
         having = list(config.datasets[:1]) or ["orbit"]
     return {name: shards[name] for name in having if name in (config.datasets or having)}
@@ -60,10 +59,9 @@ def _notes(part: Part, trained: Mapping[str, Dataset], shards: ShardSet) -> Iter
     for what in ("classes", "users"):
         both = sorted(asked[what] & before[what])
         if both:
-            more = f" and {len(both) - NAMED} more" if both[NAMED:] else ""
             yield (
                 f"TRAINED ON: {len(both)} of {len(asked[what])} {what} of {part.dataset} were in training "
-                f"too: {', '.join(both[:NAMED])}{more}"
+                f"too: {few(both)}"
             )
 
 

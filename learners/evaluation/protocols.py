@@ -161,9 +161,8 @@ class FixedTasks(Options):
     split: Split = "test"
 
     def work(self, shards: ShardSet) -> Work:
-        having = [d.manifest.name for d in shards if self.split in ("", *d.manifest.splits)]
         what = f"dataset with the split {self.split!r}"
-        known = present(shards, self.datasets, having, what)
+        known = present(shards, self.datasets, shards.with_split(self.split), what)
         samplers = {name: self._sampler(shards, name) for name in known}
         parts = tuple(
             Part(dataset=n, sampler=sampler, tasks=_from_one("tasks", self.tasks), split=self.split)

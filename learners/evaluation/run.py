@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from learners.evaluation.answers import adapt, ask, record
+from learners.evaluation.answers import adapt, answer, ask, record
 from learners.evaluation.features import Blocks, Table, shared
 from learners.evaluation.ledger import Ledger, agree
 from learners.evaluation.records import TaskAnswers
@@ -103,19 +103,14 @@ class Run:
 
     def _streamed(self, part: Part, numbers: Sequence[int], *, warm: bool) -> Iterator[TaskAnswers]:
         """Tasks whose images pass one task after the other."""
-        dataset = self.shards[part.dataset]
-        frames = replace(self.how.passage, clip=1)
+        dataset, passage = self.shards[part.dataset], self.how.passage
         with self._loader(part, Some(part.sampler, numbers)) as loader:
             for episode in loader:
-                images, labels = episode.support.images, episode.support.labels
-                shown = (images, labels, replace(self.how.passage, clip=episode.plan.clip))
                 if not warm:  # what is done for the first time takes longer
-                    adapt(self.net, *shown)
+                    clips = replace(passage, clip=episode.plan.clip)
+                    adapt(self.net, episode.support.images, episode.support.labels, clips)
                     warm = True
-                classify, seconds = adapt(self.net, *shown)
-                asked = ((c.positions, classify.embed(c.images, frames)) for c in episode.query)
-                answers = ask(classify, episode.plan, dataset, asked)
-                yield record(part, dataset, episode.plan, answers, seconds)
+                yield answer(self.net, episode, part, dataset, passage)
 
     def _shared(
         self, net: StagedLearner, part: Part, numbers: Sequence[int], blocks: Blocks

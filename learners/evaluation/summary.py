@@ -48,25 +48,25 @@ def averages(work: Work, found: Sequence[Score]) -> tuple[Average, ...]:
     )
 
 
-def cost(net: nn.Module, image_size: int, work: Work, tasks: Sequence[TaskAnswers]) -> Cost:
+def cost(net: nn.Module, macs: Sequence[float | None], tasks: Sequence[TaskAnswers]) -> Cost:
     """Means over the tasks; of the seconds the median, as some tasks come while the machine is busy."""
-    macs = [value for value in _macs(net, image_size, work, tasks) if value is not None]
+    known = [value for value in macs if value is not None]
     return Cost(
         parameters=parameters(net),
-        macs=math.fsum(macs) / len(macs) if macs else None,
+        macs=math.fsum(known) / len(known) if known else None,
         steps=steps(net),
         seconds=median(task.adapt_seconds for task in tasks),
     )
 
 
 def write_challenges(
-    folder: Path, net: nn.Module, image_size: int, work: Work, tasks: Sequence[TaskAnswers]
+    folder: Path, macs: Sequence[float | None], work: Work, tasks: Sequence[TaskAnswers]
 ) -> list[Path]:
     """The result files of ORBIT's challenge, one for each mode; its protocol is the one of 2022."""
-    macs = iter(_macs(net, image_size, work, tasks))
+    left = iter(macs)
     paths = []
     for part, own in _by_part(work, tasks):
-        costs = [next(macs) for _ in own]
+        costs = [next(left) for _ in own]
         if isinstance(part.sampler, Orbit) and part.sampler.protocol == "2022":
             paths.append(folder / f"challenge-{part.mode}.json")
             write_whole(paths[-1], (json.dumps(challenge(own, costs)) + "\n").encode())
@@ -81,10 +81,10 @@ def _by_part(work: Work, tasks: Sequence[TaskAnswers]) -> list[tuple[Part, Seque
     return found
 
 
-def _macs(
+def task_macs(
     net: nn.Module, image_size: int, work: Work, tasks: Sequence[TaskAnswers]
 ) -> list[float | None]:
-    """To adapt to each task."""
+    """To adapt to each task; None where they are not known."""
     adaptation = Adaptation.of(net, image_size)
     return [
         adaptation.macs(task.support, task.way, part.clip)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from learners.evaluation.protocols import MD_TEST, TASKS
 from learners.reports.results import Result
+from pipeline.samplers.orbit_rules import published
 from pipeline.samplers.vtab import GROUPS
 
-TASKS: Final = 600
-"""Of each dataset, in the protocols md and fixed."""
-ORBIT_TASKS: Final = {"2021": 5, "2022": 50}
+ORBIT_TASKS: Final = {
+    "2021": published("2021", "test", {}).tasks_per_user,
+    "2022": published("2022", "test", {}).tasks_per_user,
+}
 """Of each test user."""
 DATASETS: Final = {
-    "mean md": 8,
+    "mean md": len(MD_TEST),
     "mean all": sum(map(len, GROUPS.values())),
     **{f"mean {name}": len(tasks) for name, tasks in GROUPS.items()},
 }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from learners.evaluation.answers import adapt, ask, record
+from learners.evaluation.answers import answer
 from learners.evaluation.scores import frame_accuracy, interval
 from learners.evaluation.work import Part
 from learners.learner import Passage
@@ -43,17 +42,12 @@ class Score(NamedTuple):
         return f"{self.accuracy:.1%} ± {self.interval:.1%} (chance {self.chance:.1%})"
 
 
-def held_out(shards: ShardSet, split: str) -> list[str]:
-    """The datasets that have this split."""
-    return [d.manifest.name for d in shards if d.manifest.splits.get(split)]
-
-
 def validate(
     learner: nn.Module, shards: ShardSet, config: Config, team: Team, *, split: Split, seed: int
 ) -> dict[str, Score]:
     """The score on each dataset that has the split; each episode is adapted to and asked once."""
     scores = {}
-    for name in held_out(shards, split):
+    for name in shards.with_split(split):
         sampler = make_sampler(shards, config, split, seed, (name,))
         part = Part(dataset=name, sampler=sampler, tasks=config.validation_tasks, split=split)
         count = len(range(team.rank, config.validation_tasks, team.size))
@@ -77,13 +71,8 @@ def accuracy(
 
     ORBIT: the mean over videos of the share of their frames, by which the paper chooses weights.
     """
-    passage = Passage(clip=episode.plan.clip, chunk=config.chunk, precision=precision(config))
-    support = episode.support
-    classify, seconds = adapt(learner, support.images, support.labels, passage)
-    frames = replace(passage, clip=1)
-    asked = ((c.positions, classify.embed(c.images, frames)) for c in episode.query)
-    answers = ask(classify, episode.plan, dataset, asked)
-    found = record(part, dataset, episode.plan, answers, seconds)
+    passage = Passage(chunk=config.chunk, precision=precision(config))
+    found = answer(learner, episode, part, dataset, passage)
     if not found.videos:
         return found.accuracy
     return math.fsum(map(frame_accuracy, found.videos)) / len(found.videos)

@@ -72,7 +72,7 @@ def _names(shards: ShardSet, split: str, datasets: Sequence[str] | None) -> list
         if isinstance(datasets, str) or not datasets or len(set(datasets)) < len(datasets):
             raise UsageError(f"datasets= takes a list of different names, got {datasets!r}")
         return sorted(datasets)
-    names = [d.manifest.name for d in shards if not split or d.manifest.splits.get(split)]
+    names = shards.with_split(split)
     if not names:
         raise UsageError(
             f"no dataset of {shards.root} has the split {split!r}; it has {', '.join(shards.datasets)}"

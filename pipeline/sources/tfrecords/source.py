@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, few
 from pipeline.records import Item, Pixels, Rejected, SourceFile, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.tfrecords.framing import FOOTER, checked_data, parse_example, read_records
 from pipeline.sources.tfrecords.spec import FILE_PATTERN, PICKLE, SPEC, Spec, read_spec
-
-NAMED: Final = 5  # files that a message lists before it says how many more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,19 +82,14 @@ def _check_files(root: Path, names: Sequence[str]) -> None:
     expected = set(names) - {SPEC}
     if missing := [name for name in names[1:] if name not in present]:
         raise SourceMissing(
-            f"{root} should hold {len(expected)} .tfrecords files and lacks {_listed(missing)}; copy "
+            f"{root} should hold {len(expected)} .tfrecords files and lacks {few(missing)}; copy "
             "them from where the dataset was converted"
         )
     if extra := sorted(present - expected):
         raise IntegrityError(
-            f"{root} holds {_listed(extra)} beside the {len(expected)} classes of its {SPEC}; move "
+            f"{root} holds {few(extra)} beside the {len(expected)} classes of its {SPEC}; move "
             "them away, or bring the spec that they belong to"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _check_label(path: Path, span: tuple[int, int], class_id: int) -> None:
