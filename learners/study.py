@@ -116,14 +116,14 @@ def _learner(arguments: Namespace) -> tuple[StagedLearner, About]:
 
 def _plans(shards: ShardSet, arguments: Namespace) -> list[EpisodePlan]:
     """Episodes with way x shot support images, or nearly so many, and more than any H."""
+    shot = arguments.shot[0] if len(arguments.shot) == 1 else arguments.shot
     choice = {"split": arguments.split, "seed": arguments.seed, "way": arguments.way,
               "query": arguments.query, "datasets": arguments.datasets}  # fmt: skip
     if not arguments.unbalanced:
-        sampler = Fixed(shards, shot=arguments.shot, **choice)
+        enough = max(arguments.shot) + arguments.query
+        sampler = Fixed(shards, shot=shot, min_examples_in_class=enough, **choice)
         return [sampler[number] for number in range(arguments.tasks)]
-    law = MetaDataset(
-        shards, hierarchy="flat", max_support=arguments.way * arguments.shot, **choice
-    )
+    law = MetaDataset(shards, hierarchy="flat", max_support=arguments.way * shot, **choice)
     looked = (law[number] for number in range(PATIENCE * arguments.tasks))
     large = (plan for plan in looked if len(plan.support) > max(arguments.h))
     plans = list(islice(large, arguments.tasks))
@@ -167,7 +167,9 @@ def _say(done: int, arguments: Namespace, begin: float) -> None:
 
 
 def _title(arguments: Namespace, what: About) -> str:
-    shots = "Meta-Dataset's shots" if arguments.unbalanced else f"{arguments.shot}-shot"
+    shots = f"{', '.join(map(str, arguments.shot))}-shot"
+    if arguments.unbalanced:
+        shots = "Meta-Dataset's shots"
     return (
         f"{what.learner}, {what.backbone}, {what.image_size} px: {arguments.way}-way, {shots}, "
         f"{arguments.tasks} tasks"
@@ -181,6 +183,8 @@ def _check(arguments: Namespace) -> None:
         raise UsageError(
             "--h starts at 1 (the sampler none is 0); --tasks, --draws and --runs at 2, for the intervals"
         )
+    if arguments.unbalanced and len(arguments.shot) > 1:
+        raise UsageError("--unbalanced draws the shots: give it one --shot, the average")
     for path in filter(None, (arguments.out, arguments.png)):
         if not path.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -199,7 +203,8 @@ def _parser() -> ArgumentParser:
     add("--weights", default="", metavar="FILE", help="the backbone's; random by default")
     add("--image-size", type=int, default=84, metavar="PX", help="(84)")
     add("--way", type=int, default=10, help="classes of a task (10)")
-    add("--shot", type=int, default=10, help="support images per class, on average (10)")
+    add("--shot", type=int, nargs="+", default=[10], metavar="K", help="support images per class, or one "
+        "number for each; classes with fewer than the largest, and queries, are left out (10)")  # fmt: skip
     add("--query", type=int, default=4, help="query images per class (4)")
     add("--unbalanced", action="store_true", help="shots vary by Meta-Dataset's law")
     add("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS, help="(all)")

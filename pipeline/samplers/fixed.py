@@ -25,6 +25,7 @@ NAMED: Final = 6  # groups in a message; the rest is counted
 class Fixed:
     """n-way k-shot episodes without end; `sampler[number]` depends on the seed and the number alone.
 
+    shot: one number, or one for each class of an episode, which are then handed out at random.
     Several datasets are drawn equally often, or by `weights`; an episode is of one of them.
     Classes with fewer than `min_examples_in_class` images are left out. `within`: the classes of an
     episode are of one superclass (Omniglot: an alphabet; ORBIT: a user), each equally likely among those
@@ -37,7 +38,7 @@ class Fixed:
         *,
         split: str,
         way: int,
-        shot: int,
+        shot: int | Sequence[int],
         query: int,
         seed: int = 0,
         datasets: Sequence[str] | None = None,
@@ -45,13 +46,17 @@ class Fixed:
         min_examples_in_class: int = 0,
         within: bool = False,
     ) -> None:
-        if min(way, shot, query) < 1:
+        shots = (shot,) * way if isinstance(shot, int) else tuple(shot)
+        if min(way, query, *shots) < 1:
             raise UsageError(f"way, shot and query start at 1, got {way}, {shot} and {query}")
+        if len(shots) != way:
+            raise UsageError(f"{way} classes need one shot or {way}, got {len(shots)}: {shot}")
         self.seed = checked_seed(seed)
         self.split, self.way, self.shot, self.query = split, way, shot, query
+        self._shots = np.array(shots)
         self._mixture = Mixture.of(shards, split, datasets, weights, min_examples_in_class)
         for pool in self._mixture.pools:
-            pool.require(classes=way, images=shot + query)
+            pool.require(classes=way, images=max(shots) + query)
         self.within = within
         self._groups = [_groups(pool, way) for pool in self._mixture.pools] if within else []
         small = [_small(pool, way) for pool in self._mixture.pools] if within else []
@@ -69,7 +74,7 @@ class Fixed:
             groups = self._groups[place]
             members = groups[int(random.randint(len(groups)))]
         classes = members[distinct(random, np.array([len(members)]), np.array([self.way]))]
-        return pool.plan(random, number, classes, np.full(self.way, self.shot), self.query)
+        return pool.plan(random, number, classes, self._shots, self.query)
 
     def __repr__(self) -> str:
         return (

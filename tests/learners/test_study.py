@@ -132,9 +132,20 @@ def test_unbalanced_tasks_have_more_support_images_than_any_h(
     assert any(len(set(each)) > 1 for each in shots)
 
 
+def test_shots_are_as_given_one_for_each_class(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--shot", 1, 2, 6, "--h", 4, "--samplers", "uniform", "neyman", "--tasks", 2)
+    assert main(command(built, *options, "--json")) == 0
+    shots = [t["shots"] for t in json.loads(capsys.readouterr().out)["tasks"]]
+    assert [sorted(each) for each in shots] == [[1, 2, 6]] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--unbalanced", "--shot", "2", "3", "4"], r"give it one --shot, the average"),
+        (["--shot", "2", "3"], r"3 classes need one shot or 3, got 2"),
         (["--h", "0"], r"--h starts at 1"),
         (["--tasks", "1"], r"--tasks, --draws and --runs at 2"),
         (["--unbalanced", "--h", "500"], r"lower --h or raise --shot"),

@@ -43,6 +43,34 @@ def test_an_episode_has_the_ways_shots_and_queries_asked_for(built: Path) -> Non
         assert np.bincount(plan.query.labels).tolist() == [4, 4]
 
 
+def test_shots_may_differ_and_each_class_gets_each_of_them(built: Path) -> None:
+    shards = ShardSet.open(built)
+    sampler = Fixed(shards, split="", way=3, shot=(1, 2, 5), query=2)
+    shots_of_first = set()
+    for number in range(30):
+        plan = sampler[number]
+        check(plan, shards["pets"])
+        assert sorted(plan.shots.tolist()) == [1, 2, 5]
+        assert np.bincount(plan.query.labels).tolist() == [2, 2, 2]
+        shots_of_first.add(int(plan.shots[plan.classes.index(0)]))
+    assert shots_of_first == {1, 2, 5}
+
+
+@pytest.mark.parametrize(
+    ("shot", "message"),
+    [
+        ((1, 2), r"3 classes need one shot or 3, got 2"),
+        ((1, 0, 2), r"start at 1"),
+        ((1, 1, 10), r"11 images of each class, and class 'owl'"),
+    ],
+)
+def test_shots_that_cannot_be_given_are_refused(
+    built: Path, shot: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Fixed(ShardSet.open(built), split="", way=3, shot=shot, query=1)
+
+
 def test_classes_and_images_are_equally_likely(built: Path) -> None:
     sampler = Fixed(ShardSet.open(built), split="", way=2, shot=1, query=1)
     plans = [sampler[number] for number in range(3000)]
