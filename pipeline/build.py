@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -50,6 +51,9 @@ EXAMPLES: Final = """\
   sbatch --array=0-63 --wrap "python -m pipeline.build --dataset ilsvrc_2012 --engine array"
 """
 MEGABYTE: Final = 1e6
+HEADINGS: Final = {
+    "quarantined": "left out", "rejected": "left out", "estimated_bytes": "about", "bytes": "on disk"
+}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
@@ -152,9 +156,10 @@ def _emit(
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        heading = HEADINGS.get(name, name)
+        table.add_column(heading, overflow="fold", min_width=len(heading))
     for row in rows:
         table.add_row(*(_cell(name, row[name]) for name in names))
     Console().print(table)
