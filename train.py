@@ -82,7 +82,7 @@ class Run:
             )
         shards = ShardSet.open(config.shards)
         sampler = make_sampler(shards, config, "train", config.seed, config.datasets)
-        learner = make_learner(config).to(members.device)
+        learner = make_learner(config, members.device)
         run = cls(config, members, shards, sampler, learner, make_optimizer(config, learner))
         if resume:
             run.load(config.folder / LAST)

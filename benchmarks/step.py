@@ -4,13 +4,15 @@
     python -m benchmarks.step --device cuda --size 224   on a GPU, with the loader feeding it
     python -m benchmarks.step --quick                    little of everything: does it run?
 
-Random weights and pixels, EfficientNet-B0. Four parts, or those that `--parts` names:
+Random weights and pixels, EfficientNet-B0. Five parts, or those that `--parts` names:
 memory    bytes that autograd keeps, and the peak above what was there before the task; each case in a
           process of its own
 cost      seconds and FLOPs of a task; contenders take turns. as-coded is the VTAB+MD code's schedule with
           an inverse per class, paper-lite the same schedule with this engine and head. as-coded runs
           once, in the last round, timed while its FLOPs are counted; the others are counted apart
 head      the Mahalanobis head against a loop of inverses, forward and backward
+compile   a task with the networks as they are and compiled, in turns, and what compiling takes; not on
+          --quick
 feed      train.py's step with the loader feeding it (`--shards`, or drawn pictures), and with the last
           step's episodes again; `held` is the share of the second speed that the first reaches
 """
@@ -40,8 +42,10 @@ from benchmarks.loader_gpu import table
 from benchmarks.loader_gpu_parts import synchronize
 from benchmarks.step_feed import feed
 from benchmarks.step_parts import CODED, HEADS, Case, Saved, flops, memory_mb
+from learners.compiled import compile_networks
 from learners.heads import full_precision
 from learners.labels import Labels
+from learners.learner import StagedLearner, Task
 
 GIGA: Final = 1e9
 DIM: Final = 1280
@@ -171,7 +175,41 @@ def head_seconds(name: str, labels: Labels, wish: Namespace) -> float:
     return time.perf_counter() - begin
 
 
-PARTS: Final = {"memory": memory, "cost": cost, "head": heads, "feed": feed}
+def compiling(wish: Namespace) -> Iterator[Row]:
+    """Each learner, N and M of `--n`."""
+    for name in wish.learners if not wish.quick else ():
+        case = Case(
+            learner=name, backbone=wish.backbone, size=wish.size, n=wish.n, m=wish.n, h=wish.h,
+            way=wish.way, device=wish.device, bfloat16=wish.bfloat16,
+        )  # fmt: skip
+        (learner, task), (compiled, _) = case.make(), case.make()
+        compile_networks(compiled)
+        first = timed(case, compiled, task)
+        turns = [
+            (timed(case, learner, task, turn), timed(case, compiled, task, turn))
+            for turn in range(wish.rounds)
+        ]
+        plain, after = (statistics.median(spent) for spent in zip(*turns, strict=True))
+        yield {
+            "learner": name, "size": wish.size, "seconds": plain, "compiled_seconds": after,
+            "to_compile_seconds": first - after,
+            "of_the_time": statistics.median(b / a for a, b in turns),
+        }  # fmt: skip
+
+
+def timed(case: Case, learner: StagedLearner, task: Task, turn: int = 0) -> float:
+    """Seconds of one gradient."""
+    synchronize()
+    begin = time.perf_counter()
+    case.backward(learner, task, turn)
+    synchronize()
+    learner.zero_grad()
+    return time.perf_counter() - begin
+
+
+PARTS: Final = {
+    "memory": memory, "cost": cost, "head": heads, "compile": compiling, "feed": feed
+}  # fmt: skip
 
 
 def parsed() -> Namespace:
@@ -191,7 +229,7 @@ def parsed() -> Namespace:
     memories.add_argument("--memory-way", type=int, default=20)
     memories.add_argument("--counts", type=int, nargs="+", default=[100, 1000], help="N and M")
     memories.add_argument("--full", type=int, nargs="*", default=[40, 100], help="N of full")
-    costs = parser.add_argument_group("cost and head")
+    costs = parser.add_argument_group("cost, head and compile")
     costs.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     costs.add_argument("--size", type=int, default=84, help="pixels; of feed, too")
     costs.add_argument("--n", type=int, default=500, help="N, and M")

@@ -52,6 +52,7 @@ class Config:
     sampler: Sampler = setting("neyman", "how they are drawn, see learners/lite.py")
     chunk: int = setting(40, "images in memory with their graph at a time")
     precision: Precision = setting("float32", "of the networks; the head has float32 always")
+    compile: bool = setting(False, "networks by torch.compile: minutes once, less per step")  # noqa: FBT003
     datasets: tuple[str, ...] = setting((), "datasets to train on (all that have training classes)")
     way: int = setting(
         0, "classes of an episode; 0 varies way, shots and queries as Meta-Dataset does"
@@ -93,6 +94,8 @@ class Config:
             )
         if self.orbit and self.way:
             raise UsageError("--orbit has a way and shots of its own; leave --way out")
+        if self.compile and self.learner == "maml":
+            raise UsageError("--compile is for learners with LITE; maml runs as it is")
         if self.temperature < 0:
             raise UsageError(f"--temperature is not negative, got {self.temperature}")
         if self.lr <= 0 or self.backbone_lr_scale < 0:

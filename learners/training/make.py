@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from learners.compiled import check_compiler, compile_networks
+from learners.learner import StagedLearner
 from learners.lite import Lite
 from learners.named import make
 from learners.training.config import Config
@@ -13,12 +15,17 @@ from pipeline.samplers import Fixed, MetaDataset, Orbit
 from pipeline.shardset import ShardSet
 
 
-def make_learner(config: Config) -> nn.Module:
-    """The learner with its first weights, which depend on the seed."""
-    return make(
+def make_learner(config: Config, device: torch.device) -> nn.Module:
+    """The learner on a device with its first weights, which depend on the seed."""
+    if config.compile:
+        check_compiler(device)
+    learner = make(
         config.learner, config.backbone, weights=config.weights, temperature=config.temperature or None,
         seed=config.seed,
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
+    if config.compile and isinstance(learner, StagedLearner):
+        compile_networks(learner)
+    return learner
 
 
 def make_optimizer(config: Config, learner: nn.Module) -> torch.optim.Optimizer:
