@@ -123,8 +123,9 @@ def _check_size(shards: ShardSet, work: Work, size: int) -> None:
 
 
 def _settings(run: Run, protocol: Options, who: Subject) -> dict[str, Any]:
-    """What must be the same when an evaluation goes on."""
+    """What must be the same when an evaluation goes on; it may have more tasks than it began with."""
     how = run.how
+    asked = {name: value for name, value in protocol.described().items() if name != "tasks"}
     builds = {
         name: {
             "plan": run.shards[name].manifest.plan_hash,
@@ -133,7 +134,7 @@ def _settings(run: Run, protocol: Options, who: Subject) -> dict[str, Any]:
         for name in dict.fromkeys(part.dataset for part in run.work.parts)
     }
     return {
-        "protocol": protocol.name, **protocol.described(), "learner": who.about.learner,
+        "protocol": protocol.name, **asked, "learner": who.about.learner,
         "backbone": who.about.backbone, "weights": digest(run.net), "image_size": how.image_size,
         "chunk": how.passage.chunk, "precision": str(how.passage.precision or "float32"), "decoder": how.decoder,
         "share": how.share, "shards": builds,
@@ -171,7 +172,12 @@ def _add_options(group: _ArgumentGroup) -> None:
     add = group.add_argument
     add("--datasets", nargs="+", metavar="NAME", help="(those that the protocol has)")
     add("--seed", type=int, help="of the tasks (0)")
-    add("--tasks", type=int, metavar="N", help="md, fixed: of each dataset (600)")
+    add(
+        "--tasks",
+        type=int,
+        metavar="N",
+        help="md, fixed: of each dataset (600); more may be added later",
+    )
     add("--split", choices=SPLITS, help="md, orbit, fixed: of the classes; '' is all (test)")
     add("--splits", choices=list(COLUMNS), help="vtab: the benchmark's or LITE's (vtab)")
     add(

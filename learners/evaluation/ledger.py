@@ -56,13 +56,18 @@ class Ledger:
         found = (task for file in self._files() for task in _tasks(file))
         return {key(task): task for task in found}
 
-    def wait(self, count: int) -> None:
-        """Return when so many tasks are finished.
+    def wait(self, wanted: set[Key]) -> None:
+        """Return when these tasks are finished.
 
         Not a message between processes: those are given up after some minutes, and one process may have
         a task that takes longer.
         """
-        while sum(file.read_bytes().count(b"\n") for file in self._files()) < count:
+        before = -1
+        while True:
+            size = sum(file.stat().st_size for file in self._files())
+            if size != before and wanted <= self.tasks().keys():
+                return
+            before = size
             time.sleep(TICK)
 
     def _files(self) -> list[Path]:

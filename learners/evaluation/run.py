@@ -82,7 +82,7 @@ class Run:
                     progress.advance(1, task.dataset)
             if not self.team.leads:
                 return []
-            ledger.wait(len(wanted))
+            ledger.wait(set(wanted))
             found = ledger.tasks()
         return [found[task] for task in wanted]
 

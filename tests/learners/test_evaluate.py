@@ -313,6 +313,20 @@ def test_an_evaluation_goes_on_with_the_settings_it_began_with(
         main(words(shards, tmp_path, *FROZEN, *FIXED, "--seed", 0))
 
 
+def test_more_tasks_are_added_to_those_that_are_finished(
+    shards: Path, trained: Path, tmp_path: Path
+) -> None:
+    asked = ("--checkpoint", trained, *FIXED)
+    whole = evaluated(shards, tmp_path / "whole", *asked)
+    few = evaluated(shards, tmp_path / "grown", *asked, "--tasks", 3)
+    assert {score.count for score in few.scores} == {3}
+    before = (tmp_path / "grown" / "tasks-0.jsonl").read_bytes()
+    grown = evaluated(shards, tmp_path / "grown", *asked)
+    assert grown.scores == whole.scores
+    assert (tmp_path / "grown" / "tasks-0.jsonl").read_bytes().startswith(before)
+    assert evaluated(shards, tmp_path / "grown", *asked, "--tasks", 3).scores == few.scores
+
+
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
