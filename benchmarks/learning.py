@@ -17,6 +17,7 @@ import tarfile
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -33,6 +34,8 @@ WEIGHTS: Final = "weights/mobilenetv1_075_224.safetensors"
 HELD_OUT: Final = (0, 1)  # of every five classes in order of name
 SAMPLERS: Final = ("neyman", "uniform", "paper-lite", "exact")
 SEEDS: Final = (0, 1, 2)
+HEADS: Final = {"cosine": ("protonets_cosine", 0.025), "distances": ("protonets", 16)}
+"""Learner and temperature."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +85,38 @@ def omniglot(_data: Path) -> Iterator[Run]:
 
 
 def caltech(data: Path) -> Iterator[Run]:
-    """Large images against small ones, LITE against the full gradient."""
-    for size in (224, 84):
-        yield _caltech(data, size)
-    for size, sampler in ((224, "neyman"), (84, "neyman"), (224, "exact")):
-        yield _caltech(data, size, sampler, 0)
+    """Large images against small ones, LITE against the full gradient, with each head."""
+    for head in HEADS:
+        for size in (224, 84):
+            yield _caltech(data, size, head=head)
+        for size, sampler in product((224, 84), ("neyman", "exact", "paper-lite")):
+            yield _caltech(data, size, sampler, head=head)
 
 
 def samplers(data: Path) -> Iterator[Run]:
     """The samplers at equal H."""
-    for sampler in SAMPLERS:
-        for seed in SEEDS:
-            yield _caltech(data, 84, sampler, seed)
+    for sampler, seed in product(SAMPLERS, SEEDS):
+        yield _caltech(data, 84, sampler, seed)
 
 
-def _caltech(data: Path, size: int, sampler: str = "", seed: int = 0) -> Run:
+def _caltech(data: Path, size: int, sampler: str = "", seed: int = 0, head: str = "cosine") -> Run:
+    """Not trained without a sampler. What was trained at 224 pixels is asked at 84, too."""
+    learner, temperature = HEADS[head]
     trained = words(
-        f"--temperature 0.025 --way 20 --shot 5 --query 2 --tasks 80 --tasks-per-step 4 --lr 0.00001 --flip "
-        f"--h 40 --sampler {sampler} --seed {seed}"
+        f"--temperature {temperature} --way 20 --shot 5 --query 2 --tasks 80 --tasks-per-step 4 "
+        f"--lr 0.00001 --flip --h 40 --sampler {sampler} --seed {seed}"
     )
-    net = "--learner protonets_cosine --backbone mobilenetv1_075"
+    net = f"--learner {learner} --backbone mobilenetv1_075 --image-size {size}"
+    asked = "--split test --way 20 --shot 5 --query 10"
+    small = Question("-asked-at-84", f"{asked} --image-size 84")
     return Run(
-        name=f"caltech-{size}-{sampler}-{seed}" if sampler else f"caltech-{size}-frozen",
+        name=f"caltech-{head}-{size}-{sampler}-{seed}"
+        if sampler
+        else f"caltech-{head}-{size}-frozen",
         shards="caltech",
-        learner=(*words(f"{net} --image-size {size}"), "--weights", str(data / WEIGHTS)),
+        learner=(*words(net), "--weights", str(data / WEIGHTS)),
         flags=trained if sampler else (),
-        questions=(Question("", "--split test --way 20 --shot 5 --query 10"),),
+        questions=(Question("", asked), *([small] if sampler and size != 84 else ())),
     )
 
 
