@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from learners.labels import Labels
 
 Scheme: TypeAlias = Literal["exact", "neyman", "stratified", "uniform", "none"]
-SPREAD: Final = 0.1  # the share of the chances that ignores the gradients' sizes, when h < way
+SPREAD: Final = 0.1  # the share of the chances that ignores the gradients' sizes
 
 
 class Draw(NamedTuple):
@@ -37,7 +37,7 @@ def draw(
     uniform: any h, each with weight N / h.
     stratified: from each class in proportion to its units; weight k_c / n_c.
     neyman: from each class so that the variance is least, given `sizes`, the norm of the loss's gradient
-        by each unit's feature.
+        by each unit's feature; within a class in proportion to them.
     With fewer units than classes the last two take h at systematic places along the units sorted by class.
     """
     total = len(labels)
@@ -48,11 +48,12 @@ def draw(
     if scheme == "uniform":
         units = rng.choice(total, h, replace=False, shuffle=False)
         return Draw(np.sort(units), np.full(h, total / h))
-    usable = _usable(sizes, total) if scheme == "neyman" else np.ones(total)
+    known = sizes if scheme == "neyman" and _usable(sizes) else None
+    usable = np.ones(total) if known is None else known
     if h < labels.way:
         return _few(labels, h, rng, usable)
     means = np.bincount(labels.values, usable, labels.way) / labels.counts
-    return _from_classes(labels, allocate(labels.counts, means, h), rng)
+    return _from_classes(labels, allocate(labels.counts, means, h), rng, known)
 
 
 def unweighted(labels: Labels, h: int, rng: np.random.Generator) -> Draw:
@@ -112,7 +113,7 @@ def systematic(chances: NDArray[np.float64], start: float) -> NDArray[np.int64]:
 def _few(labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64]) -> Draw:
     """Fewer units than classes: neighbours along the order are alike, and rarely taken together."""
     total = len(labels)
-    chances = inclusion((1 - SPREAD) * sizes / sizes.sum() + SPREAD / total, h)
+    chances = _chances(sizes, h)
     shuffled = rng.permutation(total)
     rank = rng.permutation(labels.way)[labels.values[shuffled]]
     order = shuffled[np.argsort(rank, kind="stable")]
@@ -120,20 +121,36 @@ def _few(labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.flo
     return Draw(units, 1 / chances[units])
 
 
-def _from_classes(labels: Labels, taken: NDArray[np.int64], rng: np.random.Generator) -> Draw:
-    counts = labels.counts
-    parts = [
-        np.flatnonzero(labels.values == label)[
-            rng.choice(counts[label], taken[label], replace=False, shuffle=False)
-        ]
-        for label in range(labels.way)
-    ]
-    units = np.sort(np.concatenate(parts))
-    return Draw(units, (counts / taken)[labels.values[units]])
+def _from_classes(
+    labels: Labels,
+    taken: NDArray[np.int64],
+    rng: np.random.Generator,
+    sizes: NDArray[np.float64] | None = None,
+) -> Draw:
+    """So many units of each class: any, or with `sizes` in proportion to them."""
+    weights = np.zeros(len(labels))
+    for label, count in enumerate(taken.tolist()):
+        own = np.flatnonzero(labels.values == label)
+        if count == len(own):
+            weights[own] = 1
+        elif sizes is None:
+            chosen = own[rng.choice(len(own), count, replace=False, shuffle=False)]
+            weights[chosen] = len(own) / count
+        else:
+            order = own[rng.permutation(len(own))] if count > 1 else own
+            chances = _chances(sizes[order], count)
+            places = systematic(chances, float(rng.random()))
+            weights[order[places]] = 1 / chances[places]
+    units = np.flatnonzero(weights)
+    return Draw(units, weights[units])
 
 
-def _usable(sizes: NDArray[np.float64] | None, total: int) -> NDArray[np.float64]:
-    """Sizes that chances can be made of. If the loss has diverged, the trainer notices; not the draw."""
-    if sizes is None or not np.isfinite(sizes).all() or not sizes.any():
-        return np.ones(total)
-    return sizes
+def _chances(sizes: NDArray[np.float64], h: int) -> NDArray[np.float64]:
+    """Of each unit to be among h: nearly in proportion to the sizes, and none is nought."""
+    known = sizes.sum() or 1.0
+    return inclusion((1 - SPREAD) * sizes / known + SPREAD / len(sizes), h)
+
+
+def _usable(sizes: NDArray[np.float64] | None) -> bool:
+    """Whether chances can be made of them. If the loss has diverged, the trainer notices; not the draw."""
+    return sizes is not None and bool(np.isfinite(sizes).all() and sizes.any())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learners import draws
 from learners.backbones import Backbone
 from learners.cnaps import CNAPs
+from learners.draws import systematic
 from learners.learner import StagedLearner, Task
 from learners.lite import Lite, Outcome, backward
 from learners.protonets import ProtoNets
@@ -20,6 +23,7 @@ from learners.set_encoder import SetEncoder
 from learners.simple_cnaps import SimpleCNAPs
 from pipeline.pixels import SYMMETRIC
 
+Found = TypeVar("Found")
 SIZE = 32  # pixels: the least that the set encoder takes
 DIM = 5
 
@@ -156,39 +160,65 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 class Every:
-    """In place of a random generator: each run takes another outcome of its draws, until all were had.
-
-    As each draw has as many outcomes in every run, their mean over the runs is the expectation.
-    """
+    """In place of a random generator: `all` goes through every outcome of its draws, with its chance."""
 
     def __init__(self) -> None:
         self._now: list[int] = []
         self._sizes: list[int] = []
         self._at = 0
+        self._chance = 1.0
 
-    def runs(self) -> Iterator[np.random.Generator]:
-        while True:
-            self._at = 0
-            yield cast(np.random.Generator, self)
-            while self._now and self._now[-1] == self._sizes[-1] - 1:
-                self._now.pop()
-                self._sizes.pop()
-            if not self._now:
-                return
-            self._now[-1] += 1
+    def all(self, run: Callable[[np.random.Generator], Found]) -> list[tuple[Found, float]]:
+        """What each outcome leads to, and how likely it is."""
+        found = []
+        with patch.object(draws, "systematic", self._systematic):
+            while True:
+                self._at, self._chance = 0, 1.0
+                result = run(cast(np.random.Generator, self))
+                found.append((result, self._chance))
+                while self._now and self._now[-1] == self._sizes[-1] - 1:
+                    self._now.pop()
+                    self._sizes.pop()
+                if not self._now:
+                    return found
+                self._now[-1] += 1
+
+    def _pick(self, chances: Sequence[float]) -> int:
+        if self._at == len(self._now):
+            self._now.append(0)
+            self._sizes.append(len(chances))
+        picked = self._now[self._at]
+        self._at += 1
+        self._chance *= chances[picked]
+        return picked
 
     def choice(self, total: int, size: int, *, replace: bool, shuffle: bool) -> np.ndarray:
         assert not replace
         assert not shuffle  # the order means nothing, so subsets are all outcomes
         subsets = list(itertools.combinations(range(total), size))
-        if self._at == len(self._now):
-            self._now.append(0)
-            self._sizes.append(len(subsets))
-        self._at += 1
-        return np.array(subsets[self._now[self._at - 1]], np.int64)
+        return np.array(subsets[self._pick([1 / len(subsets)] * len(subsets))], np.int64)
+
+    def permutation(self, total: int) -> np.ndarray:
+        orders = list(itertools.permutations(range(total)))
+        return np.array(orders[self._pick([1 / len(orders)] * len(orders))], np.int64)
+
+    def random(self) -> float:
+        return 0.0  # where systematic places start is decided there, once their chances are known
+
+    def _systematic(self, chances: np.ndarray, _start: float) -> np.ndarray:
+        """The same places for all starts between two edges."""
+        edges = starts(chances)
+        picked = self._pick(np.diff(edges).tolist())
+        return systematic(chances, float(edges[picked] + edges[picked + 1]) / 2)
+
+
+def starts(chances: np.ndarray) -> np.ndarray:
+    """0, 1, and where between them the outcome of `systematic` changes."""
+    rest = np.cumsum(chances[chances < 1])
+    return np.unique(np.concatenate([[0, 1], rest - np.floor(rest)]))
 
 
 def expected(learner: StagedLearner, asked: Task, settings: Lite) -> tuple[Tensor, int]:
     """The mean gradient over all outcomes of the draws, and how many there are."""
-    found = [staged(learner, asked, settings, chance)[0] for chance in Every().runs()]
-    return torch.stack(found).mean(0), len(found)
+    found = Every().all(lambda chance: staged(learner, asked, settings, chance)[0])
+    return torch.stack([gradient * chance for gradient, chance in found]).sum(0), len(found)

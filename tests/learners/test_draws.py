@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from learners.draws import (
     unweighted,
 )
 from learners.labels import Labels
-from tests.learners.tasks import Every, rng, shuffled
+from tests.learners.tasks import Every, rng, shuffled, starts
 
 SAMPLED: list[Scheme] = ["uniform", "stratified", "neyman"]
 
@@ -34,9 +35,13 @@ def sizes(known: Labels, seed: int = 0) -> np.ndarray:
 
 
 def mean_weights(draws: list[Draw], total: int) -> np.ndarray:
+    return expected_weights([(one, 1 / len(draws)) for one in draws], total)
+
+
+def expected_weights(outcomes: list[tuple[Draw, float]], total: int) -> np.ndarray:
     weights = np.zeros(total)
-    for units, values in draws:
-        weights[units] += values / len(draws)
+    for (units, values), chance in outcomes:
+        weights[units] += values * chance
     return weights
 
 
@@ -44,9 +49,9 @@ def mean_weights(draws: list[Draw], total: int) -> np.ndarray:
 def test_the_expected_weight_of_every_unit_is_one(scheme: Scheme) -> None:
     known = labels(4, 1, 3)
     for h in (3, 4, 6):
-        draws = [draw(scheme, known, h, one, sizes(known)) for one in Every().runs()]
-        assert np.abs(mean_weights(draws, 8) - 1).max() < 1e-12
-        assert all(len(np.unique(units)) == h for units, _ in draws)
+        outcomes = Every().all(partial(draw, scheme, known, h, sizes=sizes(known)))
+        assert np.abs(expected_weights(outcomes, 8) - 1).max() < 1e-12
+        assert all(len(np.unique(units)) == h for (units, _), _ in outcomes)
 
 
 @pytest.mark.parametrize("scheme", ["stratified", "neyman"])
@@ -64,10 +69,8 @@ def test_systematic_places_are_taken_as_often_as_their_chance_says() -> None:
     for seed in range(20):
         chances = inclusion(rng(seed).random(9) ** 4 + 1e-3, 4)
         assert chances.sum() == pytest.approx(4)
-        rest = np.cumsum(chances[chances < 1])
-        edges = np.unique(np.concatenate([[0, 1], rest - np.floor(rest)]))
         taken = np.zeros(9)
-        for begin, end in itertools.pairwise(edges):
+        for begin, end in itertools.pairwise(starts(chances)):
             places = systematic(chances, (begin + end) / 2)
             assert len(np.unique(places)) == 4
             taken[places] += end - begin
@@ -105,6 +108,26 @@ def test_neyman_takes_more_where_gradients_are_larger_and_stratified_in_proporti
     assert np.bincount(found).tolist() == [1, 9, 2]
     found = known.values[draw("stratified", known, 12, rng(), large).units]
     assert np.bincount(found).tolist() == [3, 3, 6]
+
+
+def test_neyman_takes_the_larger_gradients_of_a_class_more_often() -> None:
+    known = labels(1, 4)
+    own = np.flatnonzero(known.values == 1)
+    norms = np.ones(5)
+    norms[own[2]] = 4
+    outcomes = Every().all(partial(draw, "neyman", known, 2, sizes=norms))
+    often = np.zeros(5)
+    for (units, weights), chance in outcomes:
+        often[units] += chance
+        assert weights[units == own[2]] == pytest.approx(1 / (0.9 * 4 / 7 + 0.1 / 4))
+    assert often[own] == pytest.approx(0.9 * norms[own] / 7 + 0.1 / 4)
+
+
+def test_a_class_without_gradient_is_drawn_from_alike() -> None:
+    known = labels(3, 3)
+    norms = np.where(known.values == 0, 1.0, 0.0)
+    outcomes = Every().all(partial(draw, "neyman", known, 3, sizes=norms))
+    assert np.abs(expected_weights(outcomes, 6) - 1).max() < 1e-12
 
 
 @pytest.mark.parametrize("scheme", ["exact", *SAMPLED])
@@ -146,8 +169,8 @@ def test_gradients_of_no_use_make_the_draw_stratified(broken: float, h: int) -> 
 
 
 def test_the_papers_draw_is_uniform_with_weight_one() -> None:
-    draws = [unweighted(labels(3, 2), 2, one) for one in Every().runs()]
-    assert mean_weights(draws, 5) == pytest.approx(np.full(5, 2 / 5))
+    outcomes = Every().all(lambda one: unweighted(labels(3, 2), 2, one))
+    assert expected_weights(outcomes, 5) == pytest.approx(np.full(5, 2 / 5))
     assert unweighted(labels(3, 2), 9, rng()).units.tolist() == [0, 1, 2, 3, 4]
 
 
