@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -53,7 +54,8 @@ def _drain(
     running: set[Future[Done]] = set()
     while True:
         for shard in waiting:
-            running.add(pool.submit(build_shard, job, shard))
+            with _sheltered():  # it may start a worker
+                running.add(pool.submit(build_shard, job, shard))
             if len(running) >= workers * AHEAD:
                 break
         if not running:
@@ -61,6 +63,17 @@ def _drain(
         finished, running = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             yield future.result()
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Processes started within do not see Ctrl-C until they can ignore it; ours waits until the end."""
+    resource_tracker.ensure_running()  # whose start would end the shelter
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:
@@ -71,6 +84,7 @@ def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:
 def _start_worker(alive: Connection) -> None:
     """Leave Ctrl-C to the main process, and go at once when it stops or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def watch() -> None:
         with suppress(EOFError, OSError):

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_array_tasks_in_any_order_killed_or_run_twice_write_the_same_bytes(
         kill.check_state(out, noise.tree)
         kill.finish(kill.start(noise.source, out, *task))
     assert kill.tree(out) == noise.tree
+
+
+def test_ctrl_c_while_workers_start_is_one_sentence(noise: Noise, tmp_path: Path) -> None:
+    build = kill.start(noise.source, tmp_path / "out", "--workers", "2")
+    wait_for(lambda: "spawn_main" in command_lines(build.pid))
+    os.killpg(build.pid, signal.SIGINT)
+    _, errors = build.communicate(timeout=30)
+    sentence = b"stopped; what is finished is kept, run the same command to go on\n"
+    assert (build.returncode, errors) == (130, sentence)
+
+
+def command_lines(parent: int) -> str:
+    """Of the processes that one has started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            status = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(status[1]) == parent:
+                found.append((process / "cmdline").read_text())
+    return "\n".join(found)
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM], ids=lambda blow: blow.name)
