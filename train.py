@@ -8,15 +8,12 @@ random depends on the seed and an episode's number, so a run that is interrupted
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import torch
@@ -39,6 +36,7 @@ from pipeline.errors import IntegrityError, Interrupted, UsageError
 from pipeline.loader import EpisodeLoader
 from pipeline.pixels import chosen_to_flip, flip, turned
 from pipeline.shardset import ShardSet
+from pipeline.signals import stopping
 from pipeline.streaming.delivery import Delivery, Episode
 
 VALIDATION_SEED: Final = 1 << 32  # validation's episodes are none of training's
@@ -276,22 +274,6 @@ def _line(tasks: int, total: int, values: dict[str, float]) -> str:
         f"{values['episodes_per_second']:.2f} episodes/s  {values['images_per_second']:,.0f} images/s  "
         f"waiting for data {values['waiting']:.0%}  {values['memory_mb']:,.0f} MB"
     )
-
-
-@contextmanager
-def stopping() -> Iterator[list[int]]:
-    """Signals that ask to stop are noted, and obeyed between two steps."""
-    noted: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        noted.append(number)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -119,16 +119,17 @@ def moment(out: Path) -> str:
     return "between shards" if _committed(out) else "before the first shard"
 
 
-def living(group: int) -> int:
-    """How many processes of a group run; those that wait to be reaped do not count."""
-    count = 0
+def living(group: int) -> list[Path]:
+    """The processes of a group that run; those that wait to be reaped do not count."""
+    found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, owner = status.read_text().rpartition(")")[2].split()[:3]
         except OSError:  # it has just gone
             continue
-        count += int(owner) == group and state not in "ZX"
-    return count
+        if int(owner) == group and state not in "ZX":
+            found.append(status.parent)
+    return found
 
 
 def wait_until_gone(group: int) -> float:

@@ -110,9 +110,7 @@ def _caltech(data: Path, size: int, sampler: str = "", seed: int = 0, head: str 
     asked = "--split test --way 20 --shot 5 --query 10"
     small = Question("-asked-at-84", f"{asked} --image-size 84")
     return Run(
-        name=f"caltech-{head}-{size}-{sampler}-{seed}"
-        if sampler
-        else f"caltech-{head}-{size}-frozen",
+        name=f"caltech-{head}-{size}-{f'{sampler}-{seed}' if sampler else 'frozen'}",
         shards="caltech",
         learner=(*words(net), "--weights", str(data / WEIGHTS)),
         flags=trained if sampler else (),

@@ -29,7 +29,7 @@ import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, Final
@@ -93,15 +93,17 @@ def remember(case: Case, threads: int) -> Row:
     return row | {"kept_mb": saved.peak / 1e6, "peak_mb": most - before}
 
 
+def largest(wish: Namespace) -> Case:
+    """The task of cost and compile."""
+    return Case(
+        backbone=wish.backbone, size=wish.size, n=wish.n, m=wish.n, h=wish.h, way=wish.way,
+        device=wish.device, bfloat16=wish.bfloat16,
+    )  # fmt: skip
+
+
 def cost(wish: Namespace) -> Iterator[Row]:
     """One task of the largest kind."""
-    contenders = {
-        name: Case(
-            backbone=wish.backbone, schedule=name, size=wish.size, n=wish.n, m=wish.n, h=wish.h,
-            way=wish.way, device=wish.device, bfloat16=wish.bfloat16,
-        )
-        for name in wish.contenders
-    }  # fmt: skip
+    contenders = {name: replace(largest(wish), schedule=name) for name in wish.contenders}
     learner, task = next(iter(contenders.values())).make()
     operations: dict[str, int] = {}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
@@ -178,10 +180,7 @@ def head_seconds(name: str, labels: Labels, wish: Namespace) -> float:
 def compiling(wish: Namespace) -> Iterator[Row]:
     """Each learner, N and M of `--n`."""
     for name in wish.learners if not wish.quick else ():
-        case = Case(
-            learner=name, backbone=wish.backbone, size=wish.size, n=wish.n, m=wish.n, h=wish.h,
-            way=wish.way, device=wish.device, bfloat16=wish.bfloat16,
-        )  # fmt: skip
+        case = replace(largest(wish), learner=name)
         (learner, task), (compiled, _) = case.make(), case.make()
         compile_networks(compiled)
         first = timed(case, compiled, task)

@@ -20,9 +20,10 @@ COMPILERS: Final = ("g++", "clang++")  # what torch looks for besides $CXX
 def compile_networks(learner: StagedLearner) -> None:
     """Backbone and set encoder run compiled from now on; parameters and their names stay as they are.
 
-    What is compiled is compiled at its first use. A batch of any size uses the same code, so what comes out
-    does not depend on the sizes that came before.
+    Each is compiled at its first use. A batch of any size uses the same code, so what comes out does not
+    depend on the sizes that came before. Raises UsageError where torch cannot compile.
     """
+    check_compiler(next(learner.parameters()).device)
     for network in (learner.backbone, learner.encoder):
         if network is not None:
             network.forward = Compiled(network)
@@ -49,8 +50,8 @@ class Compiled:
         self._mark = maybe_mark_dynamic
         self._forward = torch.compile(network.forward)
 
-    def __call__(self, images: Tensor, film: Sequence[Tensor] | None = None) -> Tensor:
+    def __call__(self, images: Tensor, *film: Sequence[Tensor]) -> Tensor:
         """What the network says of images, with FiLM if it was given."""
         self._mark(images, 0)
-        vectors: Tensor = self._forward(images) if film is None else self._forward(images, film)
+        vectors: Tensor = self._forward(images, *film)
         return vectors

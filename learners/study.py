@@ -167,9 +167,8 @@ def _say(done: int, arguments: Namespace, begin: float) -> None:
 
 
 def _title(arguments: Namespace, what: About) -> str:
-    shots = f"{', '.join(map(str, arguments.shot))}-shot"
-    if arguments.unbalanced:
-        shots = "Meta-Dataset's shots"
+    each = f"{', '.join(map(str, arguments.shot))}-shot"
+    shots = "Meta-Dataset's shots" if arguments.unbalanced else each
     return (
         f"{what.learner}, {what.backbone}, {what.image_size} px: {arguments.way}-way, {shots}, "
         f"{arguments.tasks} tasks"

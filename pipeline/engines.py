@@ -21,6 +21,7 @@ from typing import Final
 
 from pipeline.errors import Interrupted
 from pipeline.jobs import Done, Job, build_shard
+from pipeline.signals import stopping
 
 AHEAD: Final = 2  # jobs waiting per worker; enough that none idles, few to cancel
 
@@ -67,13 +68,20 @@ def _drain(
 
 @contextmanager
 def _sheltered() -> Iterator[None]:
-    """Processes started within do not see Ctrl-C until they can ignore it; ours waits until the end."""
+    """Signals to stop wait until the end; processes started within see no Ctrl-C until they can ignore it.
+
+    Both are needed: a mask is inherited, but holds back nothing here, as another thread takes the signal;
+    a handler holds it back, but is not inherited. A start that is cut in two leaves a worker to complain.
+    """
     resource_tracker.ensure_running()  # whose start would end the shelter
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with stopping() as noted:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for number in noted:
+        signal.raise_signal(number)
 
 
 def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:

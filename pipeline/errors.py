@@ -41,5 +41,5 @@ class Interrupted(PipelineError):
 
 def few(names: Sequence[object], most: int = 5) -> str:
     """The first names, and how many more: a thousand of them would hide the sentence."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more

@@ -56,8 +56,8 @@ class Ledger:
         found = (task for file in self._files() for task in _tasks(file))
         return {key(task): task for task in found}
 
-    def wait(self, wanted: set[Key]) -> None:
-        """Return when these tasks are finished.
+    def wait(self, wanted: set[Key]) -> dict[Key, TaskAnswers]:
+        """All that are finished, once these are among them.
 
         Not a message between processes: those are given up after some minutes, and one process may have
         a task that takes longer.
@@ -65,8 +65,8 @@ class Ledger:
         before = -1
         while True:
             size = sum(file.stat().st_size for file in self._files())
-            if size != before and wanted <= self.tasks().keys():
-                return
+            if size != before and wanted <= (found := self.tasks()).keys():
+                return found
             before = size
             time.sleep(TICK)
 

@@ -82,8 +82,7 @@ class Run:
                     progress.advance(1, task.dataset)
             if not self.team.leads:
                 return []
-            ledger.wait(set(wanted))
-            found = ledger.tasks()
+            found = ledger.wait(set(wanted))
         return [found[task] for task in wanted]
 
     def _each(self, left: Sequence[Key]) -> Iterator[TaskAnswers]:

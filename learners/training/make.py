@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from learners.compiled import check_compiler, compile_networks
+from learners.compiled import compile_networks
 from learners.learner import StagedLearner
 from learners.lite import Lite
 from learners.named import make
@@ -17,8 +17,6 @@ from pipeline.shardset import ShardSet
 
 def make_learner(config: Config, device: torch.device) -> nn.Module:
     """The learner on a device with its first weights, which depend on the seed."""
-    if config.compile:
-        check_compiler(device)
     learner = make(
         config.learner, config.backbone, weights=config.weights, temperature=config.temperature or None,
         seed=config.seed,

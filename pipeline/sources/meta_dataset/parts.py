@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, few
 from pipeline.sources.archives import ARCHIVE_SUFFIXES, Tree, open_tree
 
 MEGABYTE: Final = 10**6
@@ -105,8 +105,7 @@ def opened(part: Part, root: Path, scratch: Path | None) -> Tree:
 
 def listed(names: Sequence[str]) -> str:
     """The first few names, and how many more."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more if names else "nothing"
+    return few(names, SHOWN) or "nothing"
 
 
 def _folders(part: Part) -> tuple[str, ...]:
