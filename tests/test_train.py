@@ -111,9 +111,10 @@ def run(*words: object, ranks: int = 1) -> subprocess.Popen[str]:
         start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks),
                  "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
                  str(ROOT / "train.py")]  # fmt: skip
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
     return subprocess.Popen(
-        [*start, *map(str, words)], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [*start, *map(str, words)], env=os.environ | settings, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
