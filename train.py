@@ -23,11 +23,18 @@ from learners import checkpoint
 from learners.learner import Task
 from learners.lite import Outcome, backward
 from learners.maml import MAML
-from learners.named import about
+from learners.named import About
 from learners.trained import BEST, LAST
 from learners.training.config import Config, parse
 from learners.training.journal import Journal, draw_curve, memory_mb
-from learners.training.make import lite, make_learner, make_optimizer, make_sampler, precision
+from learners.training.make import (
+    describe,
+    lite,
+    make_learner,
+    make_optimizer,
+    make_sampler,
+    precision,
+)
 from learners.training.team import Team, team
 from learners.training.validate import better, validate
 from pipeline.command import run_command
@@ -63,6 +70,7 @@ class Run:
     shards: ShardSet
     sampler: Sampler
     learner: nn.Module
+    about: About
     optimizer: torch.optim.Optimizer
     tasks: int = 0
     """Episodes that the weights have seen."""
@@ -81,7 +89,10 @@ class Run:
         shards = ShardSet.open(config.shards)
         sampler = make_sampler(shards, config, "train", config.seed, config.datasets)
         learner = make_learner(config, members.device)
-        run = cls(config, members, shards, sampler, learner, make_optimizer(config, learner))
+        run = cls(
+            config, members, shards, sampler, learner, describe(learner, config, shards),
+            make_optimizer(config, learner),
+        )  # fmt: skip
         if resume:
             run.load(config.folder / LAST)
         elif (config.folder / LAST).exists():
@@ -245,8 +256,7 @@ class Run:
             return
         state = {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
         tensors, values = checkpoint.flatten(state)
-        what = about(self.learner, self.config.learner, self.config.image_size).described()
-        values = {"about": what, "state": values, "tasks": self.tasks, "best": self.best,
+        values = {"about": self.about.described(), "state": values, "tasks": self.tasks, "best": self.best,
                   "validated": self.validated}  # fmt: skip
         checkpoint.save(path, tensors, values)
 

@@ -20,6 +20,7 @@ from learners.protonets import ProtoNets
 from learners.simple_cnaps import SimpleCNAPs
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.pixels import Normalisation
+from pipeline.records import SQUASHED, Filter, Resizing, Shape
 
 Trainable = Literal["protonets", "protonets_cosine", "cnaps", "simple_cnaps", "maml"]
 Name = Literal[
@@ -51,6 +52,8 @@ class About:
     """Pixels of the images that it was trained on."""
     normalisation: Normalisation
     """Of pixels, as the backbone's weights want it."""
+    resizing: Resizing = SQUASHED
+    """How the pictures that it was trained on became squares."""
 
     def described(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -64,6 +67,7 @@ class About:
             about = cls(
                 learner=values["learner"], backbone=str(values["backbone"]),
                 image_size=int(values["image_size"]), normalisation=Normalisation(mean, std),
+                resizing=_resizing(values.get("resizing", SQUASHED)),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(
@@ -103,13 +107,21 @@ def make(
         return MAKE[name](net)
 
 
-def about(learner: nn.Module, name: Name, image_size: int) -> About:
+def about(learner: nn.Module, name: Name, image_size: int, resizing: Resizing = SQUASHED) -> About:
     """What a learner that `make` made is."""
     net = learner.backbone
     assert isinstance(net, Backbone)
     return About(
-        learner=name, backbone=net.name, image_size=image_size, normalisation=net.normalisation
-    )
+        learner=name, backbone=net.name, image_size=image_size, normalisation=net.normalisation,
+        resizing=resizing,
+    )  # fmt: skip
+
+
+def _resizing(values: Sequence[str]) -> Resizing:
+    shape, kind = values
+    if shape not in get_args(Shape) or kind not in get_args(Filter):
+        raise ValueError(f"pictures resized as {shape}, {kind}")
+    return Resizing(shape, kind)  # type: ignore[arg-type]
 
 
 def _channels(values: Sequence[float]) -> tuple[float, float, float]:

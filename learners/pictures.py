@@ -20,7 +20,7 @@ from learners.learner import CHANNELS_FIRST
 from pipeline.cores import usable_cores
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.images import DECODE_ERRORS, clean, resized, rgb
-from pipeline.records import Item, Recipe
+from pipeline.records import Item, Resizing
 from pipeline.sources.folder import IGNORED
 
 Picture: TypeAlias = "str | Path | bytes | Image.Image | Tensor"
@@ -49,16 +49,15 @@ def listed(pictures: Pictures) -> list[Picture]:
     ]
 
 
-def pixels(pictures: Sequence[Picture], size: int, names: Sequence[str]) -> Tensor:
+def pixels(pictures: Sequence[Picture], size: int, how: Resizing, names: Sequence[str]) -> Tensor:
     """uint8, n x 3 x size x size, in the memory format in which images travel.
 
     names: what the error calls each picture; it names all that cannot be used.
     """
-    recipe = Recipe(sizes=(size,))
 
     def read(picture: Picture) -> Tensor | str:
         try:
-            return _pixels(picture, size, recipe)
+            return _pixels(picture, size, how)
         except IntegrityError as error:
             return str(error)
 
@@ -120,11 +119,11 @@ def _checked(picture: Picture) -> Picture:
     return picture
 
 
-def _pixels(picture: Picture, size: int, recipe: Recipe) -> Tensor:
+def _pixels(picture: Picture, size: int, how: Resizing) -> Tensor:
     """size x size x 3."""
     if isinstance(picture, Tensor) and picture.shape[1:] == (size, size):
         return picture.permute(CHANNELS_LAST).cpu()
-    return torch.from_numpy(np.array(resized(_image(picture), size, recipe)))
+    return torch.from_numpy(np.array(resized(_image(picture), size, how)))
 
 
 def _image(picture: Picture) -> Image.Image:

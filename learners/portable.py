@@ -57,10 +57,10 @@ class PortableClassifier:
         """Probabilities, n x way, on the CPU; a column for each of `classes`."""
         asked = listed(pictures)
         names = described(asked)
-        found = [torch.empty(0, len(self.classes))]
+        found, what = [torch.empty(0, len(self.classes))], self.about
         for begin in range(0, len(asked), CHUNK):
             part = slice(begin, begin + CHUNK)
-            images = pixels(asked[part], self.about.image_size, names[part])
+            images = pixels(asked[part], what.image_size, what.resizing, names[part])
             found.append(self.inner(images).cpu())
         return torch.cat(found)
 
@@ -157,7 +157,9 @@ class Learner:
         """
         shown = support(images, labels, classes)
         found: Classifier = self.net.adapt(  # type: ignore[operator]
-            shown.pixels(self.about.image_size), torch.tensor(shown.labels), len(shown.classes)
+            shown.pixels(self.about.image_size, self.about.resizing),
+            torch.tensor(shown.labels),
+            len(shown.classes),
         )
         return _portable(found.learner, found.film, found.state, self.about, shown.classes)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from learners.pictures import NAMED, Picture, Pictures, described, listed, litter, pixels
 from pipeline.errors import SourceMissing, UsageError, few
+from pipeline.records import Resizing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,13 +23,13 @@ class Support:
     """One for each picture: a position in `classes`."""
     classes: tuple[str, ...]
 
-    def pixels(self, size: int) -> Tensor:
+    def pixels(self, size: int, how: Resizing) -> Tensor:
         """All pictures; an error says their class."""
         names = [
             f"{name} (of class {self.classes[label]!r})"
             for name, label in zip(described(self.pictures), self.labels, strict=True)
         ]
-        return pixels(self.pictures, size, names)
+        return pixels(self.pictures, size, how, names)
 
 
 def support(

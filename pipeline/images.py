@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError
-from pipeline.records import Encoding, Item, Pixels, Recipe
+from pipeline.records import Encoding, Item, Pixels, Recipe, Resizing
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 """Recognised by content, never by name. No format that runs another program."""
@@ -51,7 +51,7 @@ def pictures(pixels: Pixels, item: Item, recipe: Recipe) -> list[bytes]:
     """The encoded picture of each size. Raises IntegrityError with the reason if that is impossible."""
     image = clean(pixels, item)
     return [
-        encoded(resized(image, size, recipe), encoding)
+        encoded(resized(image, size, recipe.resizing), encoding)
         for size, encoding in zip(recipe.sizes, recipe.encodings, strict=True)
     ]
 
@@ -113,14 +113,14 @@ def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(wide * (255 / top)), 0, 255).astype(np.uint8)
 
 
-def resized(image: Image.Image, size: int, recipe: Recipe) -> Image.Image:
+def resized(image: Image.Image, size: int, how: Resizing) -> Image.Image:
     """A square of `size` pixels."""
     box = None
-    if recipe.resize == "crop":
+    if how.shape == "crop":
         side = min(image.size)
         left, upper = (image.width - side) / 2, (image.height - side) / 2
         box = (left, upper, left + side, upper + side)
-    return image.resize((size, size), FILTERS[recipe.filter], box=box)
+    return image.resize((size, size), FILTERS[how.filter], box=box)
 
 
 def encoded(image: Image.Image, encoding: Encoding) -> bytes:

@@ -160,6 +160,26 @@ class Encoding:
         )
 
 
+Shape: TypeAlias = Literal["squash", "crop"]
+Filter: TypeAlias = Literal["lanczos", "bicubic", "bilinear"]
+
+
+class Resizing(NamedTuple):
+    """How pictures of any shape become squares."""
+
+    shape: Shape = "squash"
+    """squash: to a square whatever the shape, as the papers do. crop: the centre square first."""
+    filter: Filter = "lanczos"
+
+    def __str__(self) -> str:
+        shapes = {"squash": "squashed to a square", "crop": "the centre square"}
+        return f"{shapes[self.shape]}, {self.filter} filter"
+
+
+SQUASHED: Final = Resizing()
+"""What a build does unless it is told otherwise."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything besides the source that decides the bytes of the shards."""
@@ -167,9 +187,8 @@ class Recipe:
     sizes: tuple[int, ...] = SIZES
     encodings: tuple[Encoding, ...] = ()
     """One for each size; by default `constants.ENCODINGS`, JPEG for other sizes."""
-    resize: Literal["squash", "crop"] = "squash"
-    """squash: to a square whatever the shape, as the papers do. crop: the centre square first."""
-    filter: Literal["lanczos", "bicubic", "bilinear"] = "lanczos"
+    resize: Shape = "squash"
+    filter: Filter = "lanczos"
     order: Literal["class", "shuffled"] = "class"
     seed: int = 0
     shard_samples: int = 0
@@ -190,6 +209,10 @@ class Recipe:
             raise UsageError(f"--shard-samples starts at 1, got {self.shard_samples}")
         if self.limit_per_class is not None and self.limit_per_class < 1:
             raise UsageError(f"--limit-per-class starts at 1, got {self.limit_per_class}")
+
+    @property
+    def resizing(self) -> Resizing:
+        return Resizing(self.resize, self.filter)
 
     def described(self) -> dict[str, object]:
         """For the manifest and the plan's hash: plain values under stable names."""

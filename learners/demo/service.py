@@ -20,7 +20,7 @@ from learners.pictures import refuse_phone_formats
 from learners.portable import Learner
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.images import DECODE_ERRORS, clean, resized
-from pipeline.records import Item, Recipe
+from pipeline.records import Item
 
 PICTURE_BYTES: Final = 32 << 20
 NAME_LETTERS: Final = 80
@@ -53,9 +53,10 @@ class Service:
     def add(self, session: Session, data: bytes) -> dict[str, Any]:
         """Keep an encoded picture, resized as the pipeline does; a small copy to look at goes back."""
         session.check_room()
+        about = self.learner.about
         with self._decoding:
             image = _opened(data)
-            small = resized(image, self.learner.about.image_size, Recipe())
+            small = resized(image, about.image_size, about.resizing)
             image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         return {"picture": session.add(small), "thumbnail": _data_uri(image)}
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from learners.evaluation.work import Part
 from learners.training.config import FILE, Config
+from learners.training.make import learned_from
 from pipeline.errors import PipelineError, few
 from pipeline.index import Dataset
 from pipeline.records import Split
@@ -29,19 +30,10 @@ def overlap(file: Path, parts: Sequence[Part], shards: ShardSet) -> tuple[str, .
         )
     try:
         config = Config.read(folder)
-        trained = _trained(config)
+        trained = learned_from(ShardSet.open(config.shards), config)
     except (PipelineError, OSError) as error:
         return (f"whether its training had classes of these tasks was not checked: {error}",)
     return tuple(note for part in _datasets(parts) for note in _notes(part, trained, shards))
-
-
-def _trained(config: Config) -> Mapping[str, Dataset]:
-    """The datasets that a run was trained on."""
-    shards = ShardSet.open(config.shards)
-    having = shards.with_split(TRAINING)
-    if config.orbit:
-        having = list(config.datasets[:1]) or ["orbit"]
-    return {name: shards[name] for name in having if name in (config.datasets or having)}
 
 
 def _datasets(parts: Sequence[Part]) -> list[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,8 @@ from learners.evaluation.overlap import overlap
 from learners.evaluation.work import Part
 from learners.named import About, about, make
 from learners.training.config import Config
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError, few
+from pipeline.records import Resizing
 from pipeline.shardset import ShardSet
 
 SIZE: Final = 224  # pixels, without a run that says
@@ -54,8 +55,19 @@ class Subject:
         elif image_size != self.about.image_size:
             found.append(f"evaluated at {image_size} px, trained at {self.about.image_size} px")
         if self.file is not None:
+            found += self._resized(sorted({part.dataset for part in parts}), shards)
             found += overlap(self.file, parts, shards)
         return tuple(found)
+
+    def _resized(self, names: Sequence[str], shards: ShardSet) -> Iterator[str]:
+        """Where pictures became squares in another way than those that it was trained on."""
+        own = self.about.resizing
+        others: dict[Resizing, list[str]] = {}
+        for name in names:
+            others.setdefault(shards[name].manifest.recipe.resizing, []).append(name)
+        for how, having in others.items():
+            if how != own:
+                yield f"pictures of {few(having)}: {how}; those it was trained on: {own}"
 
 
 def subject(arguments: Namespace) -> Subject:

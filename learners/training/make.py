@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
 from learners.compiled import compile_networks
 from learners.learner import StagedLearner
 from learners.lite import Lite
-from learners.named import make
+from learners.named import About, about, make
 from learners.training.config import Config
 from pipeline.episodes import Sampler
+from pipeline.index import Dataset
 from pipeline.samplers import Fixed, MetaDataset, Orbit
 from pipeline.shardset import ShardSet
+
+log = logging.getLogger(__name__)
 
 
 def make_learner(config: Config, device: torch.device) -> nn.Module:
@@ -24,6 +30,26 @@ def make_learner(config: Config, device: torch.device) -> nn.Module:
     if config.compile and isinstance(learner, StagedLearner):
         compile_networks(learner)
     return learner
+
+
+def describe(learner: nn.Module, config: Config, shards: ShardSet) -> About:
+    """What the run's learner is; its pictures are resized as most datasets' that it learns from."""
+    used = [dataset.manifest.recipe.resizing for dataset in learned_from(shards, config).values()]
+    most = max(used, key=used.count)
+    if len(set(used)) > 1:
+        log.warning(
+            "the datasets were not resized alike (%s); whoever uses this learner has pictures %s",
+            "; ".join(sorted(set(map(str, used)))), most,
+        )  # fmt: skip
+    return about(learner, config.learner, config.image_size, most)
+
+
+def learned_from(shards: ShardSet, config: Config) -> Mapping[str, Dataset]:
+    """The datasets that a run's training episodes are of."""
+    having = shards.with_split("train")
+    if config.orbit:
+        having = list(config.datasets[:1]) or ["orbit"]
+    return {name: shards[name] for name in having if name in (config.datasets or having)}
 
 
 def make_optimizer(config: Config, learner: nn.Module) -> torch.optim.Optimizer:

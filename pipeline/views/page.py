@@ -222,9 +222,8 @@ def _recipe(chapter: Chapter) -> str:
 def _provenance(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Names and values, the values as HTML."""
     recipe = manifest.recipe
-    shapes = {"squash": "squashed to a square", "crop": "the centre square"}
     orders = {"class": "grouped by class", "shuffled": "shuffled over all classes"}
-    yield "resized", f"{shapes[recipe.resize]}, {recipe.filter} filter"
+    yield "resized", str(recipe.resizing)
     pairs = zip(recipe.sizes, recipe.encodings, strict=True)
     yield "encoded", ", ".join(f"{size} px as {encoding}" for size, encoding in pairs)
     yield "order", f"{orders[recipe.order]}, seed {recipe.seed}"

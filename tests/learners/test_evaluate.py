@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from learners.evaluation.records import Evaluation
 from pipeline.errors import PipelineError, SourceMissing, UsageError
 from pipeline.samplers import MetaDataset
 from pipeline.shardset import ShardSet
-from tests.learners.evaluation.tiny import LARGER, SIZE, flowers, glyphs, orbit
+from tests.learners.evaluation.tiny import LARGER, RECIPE, SIZE, flowers, glyphs, orbit
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXED = ("--protocol", "fixed", "--way", 3, "--shot", 2, "--query", 3, "--tasks", 7)
@@ -233,6 +234,16 @@ def test_classes_that_were_trained_on_are_said_loudly(
         "TRAINED ON: 6 of 6 classes of glyphs were in training too: glyph 0, glyph 1"
     )
     assert note in caplog.text
+
+
+def test_pictures_that_were_resized_otherwise_are_said(trained: Path, tmp_path: Path) -> None:
+    cut = glyphs(tmp_path, replace(RECIPE, resize="crop"))
+    found = evaluated(cut, tmp_path / "out", "--checkpoint", trained, *FIXED)
+    (note,) = found.notes
+    assert note == (
+        "pictures of glyphs: the centre square, lanczos filter; those it was trained on: squashed to a "
+        "square, lanczos filter"
+    )
 
 
 def test_a_run_whose_training_cannot_be_looked_up_is_said(

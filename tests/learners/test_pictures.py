@@ -14,7 +14,7 @@ from PIL import Image
 from learners.pictures import Picture, Pictures, described, listed, pixels
 from pipeline.builder import build_shards
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
-from pipeline.records import Encoding, Recipe
+from pipeline.records import SQUASHED, Encoding, Recipe, Resizing
 from pipeline.sources.folder import FolderSource
 from pipeline.torch_datasets import ClassDataset
 from tests.pictures import jpeg, picture
@@ -22,9 +22,9 @@ from tests.pictures import jpeg, picture
 SIZE = 24
 
 
-def seen(pictures: Pictures, size: int = SIZE) -> torch.Tensor:
+def seen(pictures: Pictures, how: Resizing = SQUASHED) -> torch.Tensor:
     each = listed(pictures)
-    return pixels(each, size, described(each))
+    return pixels(each, SIZE, how, described(each))
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,13 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stored(odd: Path, tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
     """The same pictures as the builder stores them, in the order of their names."""
-    out = tmp_path_factory.mktemp("built") / "odd"
-    raw = Recipe(sizes=(SIZE,), encodings=(Encoding.parse("raw"),))
+    return built(odd, tmp_path_factory.mktemp("built") / "odd", SQUASHED)
+
+
+def built(odd: Path, out: Path, how: Resizing) -> torch.Tensor:
+    raw = Recipe(
+        sizes=(SIZE,), encodings=(Encoding.parse("raw"),), resize=how.shape, filter=how.filter
+    )
     build_shards(FolderSource(name="odd", root=odd), out, raw)
     data = ClassDataset(out, split="", image_size=SIZE)
     assert data.classes == sorted(path.name for path in odd.iterdir())
@@ -67,6 +72,12 @@ def test_files_have_the_pixels_that_the_builder_stores(odd: Path, stored: torch.
     assert found.dtype == torch.uint8
     assert torch.equal(found, stored)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_so_they_do_if_shards_are_resized_otherwise(odd: Path, tmp_path: Path) -> None:
+    how = Resizing("crop", "bicubic")
+    assert torch.equal(seen(odd, how), built(odd, tmp_path / "odd", how))
+    assert not torch.equal(seen(odd, how), seen(odd))
 
 
 def test_bytes_pil_images_and_text_paths_do_as_well(odd: Path, stored: torch.Tensor) -> None:

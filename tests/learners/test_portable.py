@@ -22,9 +22,10 @@ from learners.backbones import backbone, save_weights
 from learners.heads import Cosine, State
 from learners.learner import StagedLearner
 from learners.named import Name, about, make
-from learners.pictures import Picture, listed
+from learners.pictures import Picture, listed, pixels
 from learners.portable import Learner, PortableClassifier
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from pipeline.records import SQUASHED, Resizing
 from tests.learners.small import pictures
 from tests.pictures import fill, jpeg, picture
 
@@ -71,6 +72,15 @@ def test_four_lines_from_a_run_to_answers(trained_run: Path, photos: Path, tmp_p
     assert torch.allclose(probabilities.sum(1), torch.ones(2))
     classifier.save(tmp_path / "pets.safetensors")
     assert (tmp_path / "pets.safetensors").is_file()
+
+
+def test_pictures_become_squares_as_those_of_training_did(photos: Path, tmp_path: Path) -> None:
+    net, how, wide = make("protonets", "conv4"), Resizing("crop", "bicubic"), picture(5, 300, 40)
+    made = Learner.of(net, about(net, "protonets", SIZE, how), "cpu").adapt(photos)
+    assert torch.equal(made(wide), made(pixels([wide], SIZE, how, ["wide"])))
+    assert not torch.equal(made(wide), made(pixels([wide], SIZE, SQUASHED, ["wide"])))
+    made.save(tmp_path / "cut.safetensors")
+    assert torch.equal(PortableClassifier.load(tmp_path / "cut.safetensors")(wide), made(wide))
 
 
 @pytest.mark.parametrize("name", NAMES)

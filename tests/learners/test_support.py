@@ -10,6 +10,7 @@ import torch
 
 from learners.support import support
 from pipeline.errors import IntegrityError, PipelineError, SourceMissing, UsageError
+from pipeline.records import SQUASHED
 from tests.learners.small import pictures
 from tests.pictures import fill, picture
 
@@ -19,7 +20,7 @@ def test_a_mapping_keeps_its_order_and_takes_every_form(tmp_path: Path) -> None:
     found = support({"owl": root / "owl", "elk": [picture(1), root / "ant"], "bee": pictures(3)})
     assert found.classes == ("owl", "elk", "bee")
     assert found.labels == [0, 0, 1, 1, 2, 2, 2]
-    assert found.pixels(8).shape == (7, 3, 8, 8)
+    assert found.pixels(8, SQUASHED).shape == (7, 3, 8, 8)
 
 
 def test_a_folder_of_folders_names_its_classes(tmp_path: Path) -> None:
@@ -105,4 +106,4 @@ def test_an_unreadable_picture_is_named_with_its_class(tmp_path: Path) -> None:
     bad = root / "owl" / "000.jpg"
     bad.write_text("no picture")
     with pytest.raises(IntegrityError, match=rf"{bad} \(of class 'owl'\): not a picture"):
-        support(root).pixels(8)
+        support(root).pixels(8, SQUASHED)

@@ -92,6 +92,8 @@ def test_a_checkpoint_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path)
     known = about(make("protonets", "conv4"), "protonets", SIZE).described()
     with pytest.raises(IntegrityError, match=r"'oracle', which this version does not know"):
         About.from_described({**known, "learner": "oracle"}, path)
+    with pytest.raises(IntegrityError, match=r"pictures resized as squash, 3"):
+        About.from_described({**known, "resizing": ["squash", 3]}, path)
 
 
 def test_an_unknown_learner_is_refused_with_the_known_ones() -> None:

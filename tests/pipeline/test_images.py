@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.errors import IntegrityError
 from pipeline.images import clean, encoded, pictures, resized
-from pipeline.records import Encoding, Item, Recipe
+from pipeline.records import Encoding, Item, Recipe, Resizing
 from tests.pictures import jpeg, picture
 
 ITEM = Item("it", 0)
@@ -171,8 +171,8 @@ def test_arrays_are_pictures_too() -> None:
 def test_squash_keeps_all_and_crop_keeps_the_middle() -> None:
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (20, 0, 40, 20))
-    cropped = np.asarray(resized(image, 8, Recipe(sizes=(8,), resize="crop", filter="bilinear")))
-    squashed = np.asarray(resized(image, 8, Recipe(sizes=(8,), resize="squash")))
+    cropped = np.asarray(resized(image, 8, Resizing("crop", "bilinear")))
+    squashed = np.asarray(resized(image, 8, Resizing("squash")))
     assert (cropped[:, 1:7, 2] > 250).all()
     assert squashed[4, 0, 0] > 250
     assert squashed[4, 4, 2] > 250

@@ -46,10 +46,10 @@ class Glyphs(Source):
             yield np.asarray(drawn(item.class_id, item.offset))
 
 
-def glyphs(root: Path) -> Path:
+def glyphs(root: Path, recipe: Recipe = RECIPE) -> Path:
     """Six classes to train on and eight to test on."""
     splits = [of(train=PICTURES)] * 6 + [of(test=PICTURES)] * 8
-    build_shards(Glyphs(name="glyphs", splits=splits), root / "glyphs", RECIPE)
+    build_shards(Glyphs(name="glyphs", splits=splits), root / "glyphs", recipe)
     return root / "glyphs"
 
 
