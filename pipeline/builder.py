@@ -111,18 +111,17 @@ def _report(layout: Layout, plan: Plan, manifest: Manifest | None, *, built: int
 
 
 def _refuse_strangers(layout: Layout) -> None:
-    """An output folder is new, empty, or a build of ours."""
-    if not layout.root.is_dir():
-        if layout.root.exists():
-            raise UsageError(f"--out {layout.root} is not a folder")
+    """An output folder is new, empty, or a build of ours; another builder may make it at this moment."""
+    if not layout.root.exists():
         return
-    if not layout.work.is_dir() and not layout.manifest.exists():
-        strangers = sorted(entry.name for entry in layout.root.iterdir())
-        if strangers:
-            raise UsageError(
-                f"--out {layout.root} holds other things ({', '.join(strangers[:SHOWN])}); "
-                "name a new or empty folder"
-            )
+    if not layout.root.is_dir():
+        raise UsageError(f"--out {layout.root} is not a folder")
+    found = sorted(entry.name for entry in layout.root.iterdir())
+    if found and not layout.work.is_dir() and not layout.manifest.exists():
+        raise UsageError(
+            f"--out {layout.root} holds other things ({', '.join(found[:SHOWN])}); "
+            "name a new or empty folder"
+        )
 
 
 def _claim(layout: Layout) -> None:
