@@ -28,6 +28,7 @@ from pipeline.records import Recipe, Rejected
 from pipeline.sources.base import Source
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+OTHERS: Final = 8  # builders of the same set at the same time
 SHOWN: Final = 5  # quarantined items named in a message
 log = logging.getLogger(__name__)
 
@@ -75,13 +76,7 @@ def build_shards(
     recipe, run, layout = recipe or Recipe(), run or Run(), Layout(Path(out))
     source = replace(source, scratch=layout.scratch, limit_per_class=recipe.limit_per_class)
     try:
-        try:
-            return _build(source, layout, recipe, run)
-        except FileNotFoundError as error:
-            if str(layout.scratch) not in str(error.filename):
-                raise
-            # Another process finished this very set and tidied up what we were reading from.
-            return _build(source, layout, recipe, run)
+        return _build_beside(OTHERS, source, layout, recipe, run)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
@@ -89,6 +84,16 @@ def build_shards(
             f"no space left for {layout.root} ({error.strerror}); finished shards are kept, free some "
             "space and run the same command again"
         ) from error
+
+
+def _build_beside(others: int, source: Source, layout: Layout, recipe: Recipe, run: Run) -> Report:
+    """Build; once more for each of so many who finish this very set and tidy up what is being read here."""
+    try:
+        return _build(source, layout, recipe, run)
+    except FileNotFoundError as error:
+        if str(layout.scratch) not in str(error.filename) or not others:
+            raise
+    return _build_beside(others - 1, source, layout, recipe, run)
 
 
 def _build(source: Source, layout: Layout, recipe: Recipe, run: Run) -> Report:
