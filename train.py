@@ -24,6 +24,7 @@ from learners.learner import Task
 from learners.lite import Outcome, backward
 from learners.maml import MAML
 from learners.named import About
+from learners.protonets import ProtoNets
 from learners.trained import BEST, LAST
 from learners.training.config import Config, parse
 from learners.training.journal import Journal, draw_curve, memory_mb
@@ -36,6 +37,7 @@ from learners.training.make import (
     precision,
 )
 from learners.training.team import Team, team
+from learners.training.temperature import fit_temperature, said
 from learners.training.validate import better, validate
 from pipeline.command import run_command
 from pipeline.episodes import LITE_DRAW, TURN_DRAW, Sampler, generator
@@ -95,12 +97,15 @@ class Run:
         )  # fmt: skip
         if resume:
             run.load(config.folder / LAST)
-        elif (config.folder / LAST).exists():
+            return run
+        if (config.folder / LAST).exists():
             raise UsageError(
                 f"{config.folder} holds a run already; --resume {config.folder} goes on with it, --out "
                 "begins another"
             )
-        elif members.leads:
+        if isinstance(learner, ProtoNets) and config.fit_temperature:
+            fit_temperature(learner, shards, config, members)
+        if members.leads:
             config.folder.mkdir(parents=True, exist_ok=True)
             config.save(config.folder)
         return run
@@ -110,6 +115,8 @@ class Run:
         config, members = self.config, self.team
         learning = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
         journal.say(f"{config.folder}: {learning:,} parameters learn, {self.sampler!r}")
+        if isinstance(self.learner, ProtoNets):
+            journal.say(said(self.learner, config))
         if self.tasks:
             journal.say(f"resumed at episode {self.tasks:,}")
             self.validate_if_due(journal)

@@ -34,8 +34,7 @@ WEIGHTS: Final = "weights/mobilenetv1_075_224.safetensors"
 HELD_OUT: Final = (0, 1)  # of every five classes in order of name
 SAMPLERS: Final = ("neyman", "uniform", "paper-lite", "exact")
 SEEDS: Final = (0, 1, 2)
-HEADS: Final = {"cosine": ("protonets_cosine", 0.025), "distances": ("protonets", 16)}
-"""Learner and temperature."""
+HEADS: Final = {"cosine": "protonets_cosine", "distances": "protonets"}
 
 
 @dataclass(frozen=True)
@@ -101,12 +100,11 @@ def samplers(data: Path) -> Iterator[Run]:
 
 def _caltech(data: Path, size: int, sampler: str = "", seed: int = 0, head: str = "cosine") -> Run:
     """Not trained without a sampler. What was trained at 224 pixels is asked at 84, too."""
-    learner, temperature = HEADS[head]
     trained = words(
-        f"--temperature {temperature} --way 20 --shot 5 --query 2 --tasks 80 --tasks-per-step 4 "
+        "--fit-temperature --way 20 --shot 5 --query 2 --tasks 80 --tasks-per-step 4 "
         f"--lr 0.00001 --flip --h 40 --sampler {sampler} --seed {seed}"
     )
-    net = f"--learner {learner} --backbone mobilenetv1_075 --image-size {size}"
+    net = f"--learner {HEADS[head]} --backbone mobilenetv1_075 --image-size {size}"
     asked = "--split test --way 20 --shot 5 --query 10"
     small = Question("-asked-at-84", f"{asked} --image-size 84")
     return Run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from learners.backbones import Backbone
-from learners.heads import Cosine, Euclidean, check_known
+from learners.heads import Cosine, Euclidean, Prototypes, check_known
 from learners.learner import StagedLearner
 
 METRICS: Final = {"euclidean": Euclidean, "cosine": Cosine}
@@ -25,3 +25,14 @@ class ProtoNets(StagedLearner):
         check_known(metric, tuple(METRICS), "the metric")
         head = METRICS[metric]
         super().__init__(backbone, head() if temperature is None else head(temperature))
+
+    @property
+    def temperature(self) -> float:
+        """What the head divides by."""
+        assert isinstance(self.head, Prototypes)
+        return float(self.head.temperature)
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        assert isinstance(self.head, Prototypes)
+        self.head.temperature.fill_(value)

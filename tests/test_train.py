@@ -158,14 +158,19 @@ def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path:
     assert same(weights(whole), weights(out))
 
 
-@pytest.mark.parametrize("protocol", ["2021", "2022"])
-def test_orbit_tasks_train_clip_by_clip(tmp_path: Path, protocol: str) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "learner"),
+    [("2021", ("simple_cnaps",)), ("2022", ("protonets", "--fit-temperature"))],
+)
+def test_orbit_tasks_train_clip_by_clip(
+    tmp_path: Path, protocol: str, learner: tuple[str, ...]
+) -> None:
     users = {"train": ("P100", "P118"), "validation": ("P194",)}
     source = make_orbit(tmp_path / "source", users=users, frames=60)
     shards, out = tmp_path / "orbit", tmp_path / "run"
     flags = ["--dataset", "orbit", "--source", str(source), "--sizes", str(SIZE), "--quiet"]
     assert build([*flags, "--out", str(shards), "--encode", f"{SIZE}=raw"]) == 0
-    options = ("--orbit", protocol, "--way", 0, "--mode", "clu-ve", "--learner", "simple_cnaps")
+    options = ("--orbit", protocol, "--way", 0, "--mode", "clu-ve", "--learner", *learner)
     assert train.main(command(shards, out, *options, "--tasks", 4)) == 0
     steps, (score,) = records(out)[:2], records(out)[2:]
     assert [line["tasks"] for line in steps] == [2, 4]
@@ -182,7 +187,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(demo: Path, tmp_path: Pat
     found = []
     for ranks in (1, 2, 4):
         out = tmp_path / f"of{ranks}"
-        options = ("--ordered", "--tasks", 8, "--tasks-per-step", 4)
+        options = ("--ordered", "--tasks", 8, "--tasks-per-step", 4, "--fit-temperature")
         process = run(*command(demo, out, *options), ranks=ranks)
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
@@ -200,6 +205,19 @@ def test_every_learner_trains(demo: Path, tmp_path: Path, learner: str) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_temperature_that_fits_is_found_once_and_kept(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(command(demo, whole, "--fit-temperature")) == 0
+    found = trained.load(whole).net.temperature
+    assert found != 1
+    assert f"temperature {found:.3g}\n" in capsys.readouterr().out
+    assert train.main(command(demo, parts, "--fit-temperature", "--tasks", 4)) == 0
+    assert train.main(["--resume", str(parts), "--tasks", "8"]) == 0
+    assert same(weights(parts), weights(whole))
+
+
 def test_augmented_episodes_train_as_well(demo: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "turned"
     assert train.main(command(demo, out, "--rotate", "--flip")) == 0
@@ -209,17 +227,8 @@ def test_augmented_episodes_train_as_well(demo: Path, whole: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "long"
-    options = (
-        "--tasks",
-        160,
-        "--tasks-per-step",
-        2,
-        "--validate-every",
-        2,
-        "--validation-tasks",
-        40,
-    )
-    assert train.main(command(demo, out, *options, "--validate-every", 158)) == 0
+    options = ("--tasks", 160, "--validation-tasks", 40, "--validate-every", 158)
+    assert train.main(command(demo, out, *options)) == 0
     steps = [line["accuracy"] for line in records(out) if line["kind"] == "step"]
     assert sum(steps[-20:]) / 20 > sum(steps[:20]) / 20 + 0.1
 
@@ -238,6 +247,8 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
         (["--datasets", "birds"], r"no dataset 'birds'.*demo"),
         (["--backbone", "conv5"], r"conv5"),
         (["--compile", "--learner", "maml"], r"maml runs as it is"),
+        (["--fit-temperature", "--learner", "maml"], r"for protonets and protonets_cosine"),
+        (["--fit-temperature", "--temperature", "2"], r"without a --temperature"),
         (["--weights", "missing.safetensors"], r"missing.safetensors"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from learners.heads import check_known
 from learners.lite import Sampler
-from learners.named import Trainable
+from learners.named import PROTOTYPES, Trainable
 from pipeline.command import parser
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.layout import write_whole
@@ -45,8 +45,9 @@ class Config:
     )
     temperature: float = setting(
         0.0,
-        "divides protonets' logits; 0 is the papers' 1, or 0.1 of cosines; from pretrained weights try 32, 0.025",
+        "divides protonets' logits; 0 is the papers' 1, or 0.1 of cosines",
     )
+    fit_temperature: bool = setting(False, "take the one that fits the first episodes")  # noqa: FBT003
     image_size: int = setting(224, "pixels; a size that the shards hold")
     h: int = setting(40, "support images that carry gradient")
     sampler: Sampler = setting("neyman", "how they are drawn, see learners/lite.py")
@@ -98,6 +99,10 @@ class Config:
             raise UsageError("--compile is for learners with LITE; maml runs as it is")
         if self.temperature < 0:
             raise UsageError(f"--temperature is not negative, got {self.temperature}")
+        if self.fit_temperature and (self.temperature or self.learner not in PROTOTYPES):
+            raise UsageError(
+                f"--fit-temperature is for {' and '.join(PROTOTYPES)} without a --temperature of their own"
+            )
         if self.lr <= 0 or self.backbone_lr_scale < 0:
             raise UsageError(
                 f"learning rates are positive, got {self.lr}, {self.backbone_lr_scale}"
