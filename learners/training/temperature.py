@@ -26,7 +26,7 @@ from pipeline.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
 
 EPISODES: Final = 4  # the first of training; their queries tell the temperature to a few per cent
-SHARPEST, DULLEST = 1e-6, 1e9
+SHARPEST, DULLEST = 1e-6, 1e9  # between which it is looked for
 HALVINGS: Final = 60
 
 
@@ -60,8 +60,8 @@ def said(learner: ProtoNets, config: Config) -> str:
 def fitting(asked: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The temperature of the least mean loss, to three digits; from logits at temperature 1, and labels.
 
-    As though each query's class had been one more, equally likely to be any (Platt): a softmax that is always
-    right has a finite temperature, too. The loss is convex in 1 / temperature, so its slope has one zero.
+    The labels are believed but for one of them, which could be any class (Platt's targets): so a softmax that is
+    always right has a finite temperature, too. The loss is convex in 1 / temperature, and its slope has one zero.
     """
     doubt = 1 / (1 + sum(len(labels) for _, labels in asked))
     pairs = [(scores.double().cpu(), labels.cpu()) for scores, labels in asked]
