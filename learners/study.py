@@ -37,8 +37,8 @@ from pipeline.streaming.delivery import Episode
 SAMPLERS: Final[tuple[Sampler, ...]] = tuple(s for s in get_args(Sampler) if s != "exact")
 ACTIVE: Final = 0.2  # of the queries; below it a task's softmax is saturated
 SATURATED: Final = (
-    "in %d of %d tasks the gradient comes from less than %g of the queries: the softmax is saturated, a few "
-    "classes have all the gradient, and neyman looks better than it is in training; study a trained --run"
+    "in %d of %d tasks the gradient comes from less than %g of the queries: a few classes have all of it, and "
+    "neyman looks better than it is in training, where tasks are not so easy, or the softmax not so sharp"
 )
 log = logging.getLogger(__name__)
 PATIENCE: Final = 100  # episodes looked at for each one with enough support images
