@@ -23,7 +23,7 @@ class Threads:
     """simplejpeg for JPEG, plain reading for raw, Pillow for PNG. The exact pixels of libjpeg-turbo.
 
     A job's pieces are shared by all threads, so the first chunk is there soonest. Small raw pictures
-    are read by one thread at a time: two would spend half their time handing the GIL to each other.
+    are read by one thread at a time, a whole job: two would spend half their time handing the GIL to each other.
     `fast` decodes JPEG a few per cent faster and some grey levels off.
     """
 
@@ -51,7 +51,8 @@ class Threads:
 
     def submit(self, job: Job) -> None:
         """Returns at once: the caller bounds what is in flight."""
-        self._pieces.put(job, PIECE[job.spots.encoding.format])
+        form = job.spots.encoding.format
+        self._pieces.put(job, max(1, len(job.spots)) if form in self._brief else PIECE[form])
 
     def close(self) -> None:
         """Pieces under way are completed; those that wait fail. Idempotent.
