@@ -34,6 +34,7 @@ from learners.training.make import (
     make_learner,
     make_optimizer,
     make_sampler,
+    open_loader,
     precision,
 )
 from learners.training.team import Team, team
@@ -42,7 +43,6 @@ from learners.training.validate import better, validate
 from pipeline.command import run_command
 from pipeline.episodes import LITE_DRAW, TURN_DRAW, Sampler, generator
 from pipeline.errors import IntegrityError, Interrupted, UsageError
-from pipeline.loader import EpisodeLoader
 from pipeline.pixels import chosen_to_flip, flip, turned
 from pipeline.shardset import ShardSet
 from pipeline.signals import stopping
@@ -120,11 +120,7 @@ class Run:
         if self.tasks:
             journal.say(f"resumed at episode {self.tasks:,}")
             self.validate_if_due(journal)
-        with EpisodeLoader(
-            self.shards, self.sampler, image_size=config.image_size, h=0, chunk=128, start=self.tasks,
-            device=members.device, decoder=config.decoder, threads=config.threads or None,
-            rank=members.rank, world=members.size,
-        ) as loader:  # fmt: skip
+        with open_loader(self.shards, self.sampler, config, members, start=self.tasks) as loader:
             episodes = iter(loader)
             while self.tasks < config.tasks:
                 begin, before = time.perf_counter(), loader.stats

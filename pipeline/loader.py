@@ -83,10 +83,10 @@ class EpisodeLoader:
                 f"chunk={chunk}, ahead={ahead}, h={h}, start={start}, rank={rank}, world={world}"
             )
         place = _device(device)
-        self._seed = int(getattr(sampler, "seed", 0))
+        seed = int(getattr(sampler, "seed", 0))
         self._rank, self._world, self._start = rank, world, start
         self._next = start
-        self._policy = Policy(on_error, self._seed)
+        self._policy = Policy(on_error, seed)
         _check_size(shards, image_size)
         store = shards.open_store(mapped=mapped)
         self._parts = Parts(
@@ -104,7 +104,7 @@ class EpisodeLoader:
             chunk=chunk,
             ahead=ahead,
             fetch_ahead=LOCAL_FETCH if shards.remote is None else REMOTE_FETCH,
-            seed=self._seed,
+            seed=seed,
         )
         self._meter = Meter()
         self._episode: Episode | None = None
@@ -132,15 +132,15 @@ class EpisodeLoader:
         is interrupted comes again, whole.
         """
         if self._episode is not None and self._episode.feed.unread == 0:
-            return {"seed": self._seed, "episode": self._next + self._world}
-        return {"seed": self._seed, "episode": self._next}
+            return {"seed": self._options.seed, "episode": self._next + self._world}
+        return {"seed": self._options.seed, "episode": self._next}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on from a state, of any number of ranks; what was read ahead is dropped."""
-        if state["seed"] != self._seed:
+        if state["seed"] != self._options.seed:
             raise UsageError(
                 f"the state is of a stream with seed {state['seed']} and this sampler has seed "
-                f"{self._seed}; open the sampler with seed={state['seed']} to go on with that stream"
+                f"{self._options.seed}; open the sampler with seed={state['seed']} to go on with that stream"
             )
         if state["episode"] < 0:
             raise UsageError(f"episodes are numbered from 0, and the state says {state['episode']}")

@@ -187,8 +187,8 @@ class Recipe:
     sizes: tuple[int, ...] = SIZES
     encodings: tuple[Encoding, ...] = ()
     """One for each size; by default `constants.ENCODINGS`, JPEG for other sizes."""
-    resize: Shape = "squash"
-    filter: Filter = "lanczos"
+    resize: Shape = SQUASHED.shape
+    filter: Filter = SQUASHED.filter
     order: Literal["class", "shuffled"] = "class"
     seed: int = 0
     shard_samples: int = 0

@@ -1,4 +1,4 @@
-"""A run's settings become a learner, an optimiser, a sampler of episodes."""
+"""A run's settings become a learner, an optimiser, a sampler and a loader of episodes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from learners.compiled import compile_networks
-from learners.learner import StagedLearner
+from learners.learner import Passage, StagedLearner
 from learners.lite import Lite
 from learners.named import About, about, make
 from learners.training.config import Config
+from learners.training.team import Team
 from pipeline.episodes import Sampler
 from pipeline.index import Dataset
+from pipeline.loader import EpisodeLoader
 from pipeline.samplers import Fixed, MetaDataset, Orbit
 from pipeline.shardset import ShardSet
 
@@ -71,6 +73,21 @@ def lite(config: Config) -> Lite:
 def precision(config: Config) -> torch.dtype | None:
     """Of autocast."""
     return None if config.precision == "float32" else getattr(torch, config.precision)
+
+
+def passage(config: Config) -> Passage:
+    """How images pass where no gradient is taken."""
+    return Passage(chunk=config.chunk, precision=precision(config))
+
+
+def open_loader(
+    shards: ShardSet, sampler: Sampler, config: Config, members: Team, *, start: int = 0
+) -> EpisodeLoader:
+    """This process's episodes."""
+    return EpisodeLoader(
+        shards, sampler, image_size=config.image_size, h=0, start=start, device=members.device,
+        decoder=config.decoder, threads=config.threads or None, rank=members.rank, world=members.size,
+    )  # fmt: skip
 
 
 def make_sampler(

@@ -16,13 +16,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from learners.learner import Passage
 from learners.protonets import ProtoNets
 from learners.training.config import Config
-from learners.training.make import make_sampler, precision
+from learners.training.make import make_sampler, open_loader, passage
 from learners.training.team import Team
 from pipeline.errors import UsageError
-from pipeline.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
 
 EPISODES: Final = 4  # the first of training; their queries tell the temperature to a few per cent
@@ -33,16 +31,13 @@ HALVINGS: Final = 60
 def fit_temperature(learner: ProtoNets, shards: ShardSet, config: Config, team: Team) -> None:
     """Set the temperature of the least loss on the first episodes' queries; the same for all processes."""
     sampler = make_sampler(shards, config, "train", config.seed, config.datasets)
-    passage = Passage(chunk=config.chunk, precision=precision(config))
+    alone = replace(team, rank=0, size=1)  # every process looks at the same episodes
     asked = []
     learner.temperature = 1
-    with EpisodeLoader(
-        shards, sampler, image_size=config.image_size, h=0, chunk=config.chunk, device=team.device,
-        decoder=config.decoder, threads=config.threads or None,
-    ) as loader:  # fmt: skip
+    with open_loader(shards, sampler, config, alone) as loader:
         for episode in islice(loader, EPISODES):
             support, clip = episode.support, episode.plan.clip
-            clips = replace(passage, clip=clip)
+            clips = replace(passage(config), clip=clip)
             classify = learner.adapt(support.images, support.labels, episode.way, clips)
             scores = torch.cat([classify.logits(chunk.images) for chunk in episode.query])
             asked.append((scores, episode.query.labels[::clip]))

@@ -13,12 +13,10 @@ from torch import nn
 from learners.evaluation.answers import answer
 from learners.evaluation.scores import frame_accuracy, interval
 from learners.evaluation.work import Part
-from learners.learner import Passage
 from learners.training.config import Config
-from learners.training.make import make_sampler, precision
+from learners.training.make import make_sampler, open_loader, passage
 from learners.training.team import Team
 from pipeline.index import Dataset
-from pipeline.loader import EpisodeLoader
 from pipeline.records import Split
 from pipeline.shardset import ShardSet
 from pipeline.streaming.delivery import Episode
@@ -51,10 +49,7 @@ def validate(
         sampler = make_sampler(shards, config, split, seed, (name,))
         part = Part(dataset=name, sampler=sampler, tasks=config.validation_tasks, split=split)
         count = len(range(team.rank, config.validation_tasks, team.size))
-        with EpisodeLoader(
-            shards, sampler, image_size=config.image_size, h=0, device=team.device,
-            decoder=config.decoder, threads=config.threads or None, rank=team.rank, world=team.size,
-        ) as loader:  # fmt: skip
+        with open_loader(shards, sampler, config, team) as loader:
             told = [
                 (accuracy(learner, episode, part, shards[name], config), 1 / episode.way)
                 for episode in islice(loader, count)
@@ -71,8 +66,7 @@ def accuracy(
 
     ORBIT: the mean over videos of the share of their frames, by which the paper chooses weights.
     """
-    passage = Passage(chunk=config.chunk, precision=precision(config))
-    found = answer(learner, episode, part, dataset, passage)
+    found = answer(learner, episode, part, dataset, passage(config))
     if not found.videos:
         return found.accuracy
     return math.fsum(map(frame_accuracy, found.videos)) / len(found.videos)
