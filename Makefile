@@ -6,7 +6,7 @@ WORKERS ?= 2
 PY := $(VENV)/bin/python
 BENCH_VENV := $(VENV)-bench
 SETUP := $(PYTHON) .ci/setup_env.py
-SETUP_FILES := pyproject.toml $(wildcard .ci/*.py)
+SETUP_FILES := pyproject.toml $(wildcard .ci/*.py) $(wildcard pipeline/*/*.c)
 
 DEMO_RUN := --learner protonets --backbone conv4 --image-size 42 --way 5 --shot 5 --query 5 --h 10 \
 	--tasks 800 --tasks-per-step 4 --rotate --validate-every 200 --validation-tasks 100

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -212,7 +213,8 @@ def circumstances() -> str:
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}, commit {commit}{' and changes' if changes else ''}, "
         f"{cpu} with {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{', '.join(filter(None, map(_version, LIBRARIES)))}; "
+        f"{', '.join(filter(None, map(_version, LIBRARIES)))}, "
+        f"native.c {'' if find_spec('pipeline.decoders.native') else 'not '}compiled; "
         f"`{' '.join(['python -m benchmarks.loader', *flags])}`"
     )
 

@@ -59,6 +59,14 @@ def ours(
             yield shown(h.images.permute(0, 2, 3, 1).numpy(), rows, images)
 
 
+def uncompiled(case: Case, decoder: Any) -> Iterator[Seen]:
+    """As where native.c could not be compiled: sample by sample, through simplejpeg."""
+    from pipeline.decoders import fill  # noqa: PLC0415
+
+    fill.native = None  # type: ignore[assignment]
+    yield from ours(case, decoder)
+
+
 def ceiling(case: Case, encoding: str = "jpeg", *, fast: bool = False) -> Iterator[Seen]:
     """Pixels alone: the same bytes, in memory already, into place; two processes and nothing else."""
     case.ready()
@@ -113,6 +121,7 @@ CONTENDERS: Final[dict[str, Callable[[Case], Iterator[Seen]]]] = {
     "turbo-fast": partial(ours, decoder="turbo", fast=True),
     "turbo-mapped": partial(ours, decoder="turbo", mapped=True),
     "turbo-fast-mapped": partial(ours, decoder="turbo", fast=True, mapped=True),
+    "turbo-uncompiled": partial(uncompiled, decoder="turbo"),
     "dali": partial(ours, decoder="dali"),
     "raw": partial(ours, decoder="turbo", encoding="raw"),
     "raw-mapped": partial(ours, decoder="turbo", encoding="raw", mapped=True),

@@ -42,6 +42,7 @@ TURBO: Final = Contender("turbo", "**turbo**", "ours", "jpeg", always=True, cold
 FAST: Final = Contender("turbo-fast", "**turbo**, `fast`", "ours", "jpeg")
 TURBO_MAPPED: Final = Contender("turbo-mapped", "**turbo**, mapped", "ours", "jpeg")
 FAST_MAPPED: Final = Contender("turbo-fast-mapped", "**turbo**, `fast`, mapped", "ours", "jpeg")
+UNCOMPILED: Final = Contender("turbo-uncompiled", "**turbo**, not compiled", "ours", "jpeg")
 RAW_MAPPED: Final = Contender("raw-mapped", "**raw**, mapped", "ours", "raw")
 RAW: Final = Contender("raw", "**raw**", "ours", "raw", always=True, cold=True)
 FFCV: Final = Contender(
@@ -57,6 +58,7 @@ CONTENDERS: Final = (
     FAST,
     TURBO_MAPPED,
     FAST_MAPPED,
+    UNCOMPILED,
     Contender("dali", "**dali**", "ours", "jpeg", DALI, always=True, cold=True),
     RAW,
     RAW_MAPPED,
@@ -157,6 +159,7 @@ def _verdicts(runs: Runs, starts: dict[Contender, Start]) -> Iterator[str]:
         for title, mine in (
             ("turbo", TURBO),
             ("turbo mapped", TURBO_MAPPED),
+            ("turbo not compiled", UNCOMPILED),
             ("raw", RAW),
             ("raw mapped", RAW_MAPPED),
         )

@@ -34,6 +34,9 @@ class OpenFile:
         self.fd = fd
         self.recent = False  # used again since it was opened, or since it was spared
 
+    def fileno(self) -> int:
+        return self.fd
+
     def __del__(self) -> None:
         os.close(self.fd)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from mmap import ACCESS_READ, mmap
 from typing import Final
 
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, PipelineError
 from pipeline.files import Files, OpenFile, crc32, most_files
-from pipeline.store import LocalStore, Spots, damaged, unreadable
+from pipeline.store import LocalStore, Source, Spots, damaged, unreadable
 
 DESCRIPTORS: Final = 2  # of each file: its own, and the one that its mapping keeps
 
@@ -51,28 +51,38 @@ class MappedStore(LocalStore):
         """`files`, if given, are of the kind MappedFile."""
         super().__init__(files or Files(most=most_files() // DESCRIPTORS, kind=MappedFile))
 
-    def views(self, spots: Spots, begin: int, end: int) -> Iterator[memoryview | IntegrityError]:
-        """The samples `begin` up to `end`, crc32 verified; for a faulty one what is wrong with it.
+    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+        """A file's length is looked at when its first sample comes, so take few at a time, and soon."""
+        shards: dict[int, memoryview] = {}
+        try:
+            for at in range(begin, end):
+                if spots.shards[at] not in shards:
+                    shards[spots.shards[at]] = self._shard(spots, at)
+        except PipelineError:
+            return []
+        return [shards[number] for number in spots.shards[begin:end]]
 
-        A file's length is looked at when its first sample comes, so take few at a time, and soon. Raises
-        SourceMissing.
+    def views(
+        self, spots: Spots, positions: Sequence[int]
+    ) -> Iterator[memoryview | IntegrityError]:
+        """The samples at these positions, crc32 verified; for a faulty one what is wrong with it.
+
+        A file's length is looked at when its first sample comes, as above. Raises SourceMissing.
         """
         last, shard = -1, memoryview(b"")
-        columns = (spots.shards, spots.offsets, spots.lengths, spots.crcs)
-        samples = zip(*(column[begin:end] for column in columns), strict=True)
-        for at, (number, offset, length, crc) in enumerate(samples, begin):
-            if number != last:
+        for at in positions:
+            if spots.shards[at] != last:
                 try:
-                    last, shard = number, self._shard(spots, at)
+                    last, shard = spots.shards[at], self._shard(spots, at)
                 except IntegrityError as error:
                     yield error
                     continue
-            data = shard[offset : offset + length]
-            if crc32(data) == crc:
+            data = shard[spots.offsets[at] : spots.offsets[at] + spots.lengths[at]]
+            if crc32(data) == spots.crcs[at]:
                 yield data
             else:
+                self.files.drop((spots.folder, last))
                 last = -1  # it may be repaired before the next one is read
-                self.files.drop((spots.folder, number))
                 yield damaged(spots, at, len(data))
 
     def _shard(self, spots: Spots, at: int) -> memoryview:
@@ -87,7 +97,7 @@ class MappedStore(LocalStore):
 
     def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
         """A copy, for those who need one."""
-        (data,) = self.views(spots, at, at + 1)
+        (data,) = self.views(spots, [at])
         if isinstance(data, IntegrityError):
             raise data
         for buffer in buffers:

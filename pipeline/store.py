@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from pipeline.files import Files, OpenFile, crc32, preadv, read_on
 from pipeline.index import Dataset
 from pipeline.layout import key_text
 from pipeline.records import Encoding
+
+Source: TypeAlias = "OpenFile | memoryview"
+"""Where a sample's bytes are: in a file, or among all bytes of one."""
 
 GAP: Final = 64 * 2**10  # bytes between two samples that are read rather than skipped
 PROBES: Final = 2  # samples of a chunk that are looked at to know whether it is in memory
@@ -135,6 +138,10 @@ class Store(Protocol):
         """
         ...
 
+    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+        """Of the samples `begin` up to `end`; [] where only `read` can say, or where one cannot be had."""
+        ...
+
     def close(self) -> None:
         """Let go of files and threads."""
         ...
@@ -195,6 +202,12 @@ class LocalStore:
         if crc != spots.crcs[at] or found != spots.lengths[at]:
             self.files.drop(key)
             raise damaged(spots, at, found)
+
+    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+        try:
+            return [self._file(spots, at) for at in range(begin, end)]
+        except OSError:
+            return []
 
     def close(self) -> None:
         self.files.close()

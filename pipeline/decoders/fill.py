@@ -1,9 +1,13 @@
-"""Stored bytes become pixels in their final place, sample by sample, with the fewest copies."""
+"""Stored bytes become pixels in their final place, with the fewest copies.
+
+What is sound is done by native.c, a piece at a time and without the GIL, where that was compiled; the
+rest, or all, sample by sample below. Both give the same pixels, and only this file finds faults.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
@@ -16,8 +20,14 @@ from pipeline.errors import IntegrityError
 from pipeline.mapped import MappedStore
 from pipeline.store import Spots, Store
 
+try:
+    from pipeline.decoders import native
+except ImportError:  # not compiled: it needs libjpeg-turbo's and ISA-L's headers
+    native = None  # type: ignore[assignment]
+
 FIRST_SCRATCH: Final = 64 * 2**10  # bytes; more than most 224 px JPEGs take
 BRIEF: Final = 64 * 2**10  # bytes; copying less takes no longer than handing over the GIL
+NATIVE: Final = ("jpeg", "raw")
 NPY_LONGEST: Final = 2**12  # bytes; numpy writes 128 before the pixels of a picture
 
 Put: TypeAlias = Callable[[memoryview, Spots, int, memoryview], str]
@@ -31,6 +41,7 @@ class Filler:
 
     def __init__(self, store: Store, *, fast: bool = False) -> None:
         self._store = store
+        self._fast = fast
         self._puts: dict[str, Put] = {"jpeg": partial(jpeg, fast=fast), "raw": raw, "png": png}
         self._scratch = memoryview(bytearray(FIRST_SCRATCH))
 
@@ -40,29 +51,48 @@ class Filler:
         A sample that is not what it should be becomes a fault and zeros; what is not about one
         sample (a shard is gone) is raised.
         """
+        left = self._filled(job, begin, end)
+        return self._one_by_one(job, left) if left else []
+
+    def _filled(self, job: Job, begin: int, end: int) -> Sequence[int]:
+        """Fill what is sound without Python; the positions that are left."""
+        spots = job.spots
+        form, size = spots.encoding.format, spots.size
+        if native is None or form not in NATIVE:
+            return range(begin, end)
+        sources = self._store.sources(spots, begin, end)
+        if not sources:
+            return range(begin, end)
+        places = (spots.offsets, spots.lengths, spots.crcs)
+        header = npy_header(size) if form == "raw" else b""
+        return native.fill(sources, *places, begin, job.pixels, size, header, self._fast)
+
+    def _one_by_one(self, job: Job, positions: Sequence[int]) -> list[Fault]:
         spots, pixels, stride = job.spots, job.pixels, job.spots.size**2 * 3
-        rows = [pixels[at * stride : (at + 1) * stride] for at in range(begin, end)]
-        put, samples = self._way(spots, begin, rows)
+        rows = [pixels[at * stride : (at + 1) * stride] for at in positions]
+        put, samples = self._way(spots, positions, rows)
         faults = []
-        for at, row, data in zip(range(begin, end), rows, samples, strict=True):
+        for at, row, data in zip(positions, rows, samples, strict=True):
             reason = str(data) if isinstance(data, IntegrityError) else put(data, spots, at, row)
             if reason:
                 row[:] = bytes(stride)
                 faults.append(Fault(at, reason))
         return faults
 
-    def _way(self, spots: Spots, begin: int, rows: list[memoryview]) -> tuple[Put, Samples]:
+    def _way(
+        self, spots: Spots, positions: Sequence[int], rows: list[memoryview]
+    ) -> tuple[Put, Samples]:
         """How this store's bytes become pixels with the fewest copies."""
-        form, end = spots.encoding.format, begin + len(rows)
+        form = spots.encoding.format
         if isinstance(self._store, MappedStore):
-            return self._puts[form], self._store.views(spots, begin, end)
+            return self._puts[form], self._store.views(spots, positions)
         if form == "raw":
-            return header, self._headers(spots, begin, rows)
-        return self._puts[form], self._copies(spots, begin, end)
+            return header, self._headers(spots, positions, rows)
+        return self._puts[form], self._copies(spots, positions)
 
-    def _copies(self, spots: Spots, begin: int, end: int) -> Samples:
+    def _copies(self, spots: Spots, positions: Sequence[int]) -> Samples:
         """Samples read into scratch memory, one after the other into the same."""
-        for at in range(begin, end):
+        for at in positions:
             length = spots.lengths[at]
             if length > len(self._scratch):
                 self._scratch = memoryview(bytearray(2 * length))
@@ -74,9 +104,9 @@ class Filler:
             else:
                 yield data
 
-    def _headers(self, spots: Spots, begin: int, rows: list[memoryview]) -> Samples:
+    def _headers(self, spots: Spots, positions: Sequence[int], rows: list[memoryview]) -> Samples:
         """Raw samples: pixels are read straight into their rows; what stands before them comes out."""
-        for at, row in enumerate(rows, begin):
+        for at, row in zip(positions, rows, strict=True):
             before = spots.lengths[at] - len(row)
             if not 0 < before <= NPY_LONGEST:
                 yield IntegrityError(wrong_length(spots, at))
@@ -139,6 +169,14 @@ def wrong_length(spots: Spots, at: int) -> str:
     """Of a .npy file that cannot hold a header and the pixels."""
     needed = f"a header and {spots.size**2 * 3:,} bytes of pixels"
     return f"{spots.name(at)} is no .npy picture of {spots.size} pixels: it needs {needed}"
+
+
+@lru_cache
+def npy_header(size: int) -> bytes:
+    """What stands before the pixels of our own raw pictures; other headers may be as good."""
+    stream = io.BytesIO()
+    np.save(stream, np.empty((size, size, 3), np.uint8))
+    return stream.getvalue()[: -(size**2) * 3]
 
 
 @lru_cache

@@ -5,12 +5,11 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Final
 
 from pipeline.decoders.base import Fault, Job
-from pipeline.decoders.fill import BRIEF, Filler
+from pipeline.decoders.fill import Filler
 from pipeline.decoders.pieces import Pieces
 from pipeline.errors import UsageError
 from pipeline.records import Encoding
@@ -22,17 +21,13 @@ PIECE: Final = {"jpeg": 16, "png": 16, "raw": 32}  # samples; so all threads fin
 class Threads:
     """simplejpeg for JPEG, plain reading for raw, Pillow for PNG. The exact pixels of libjpeg-turbo.
 
-    A job's pieces are shared by all threads, so the first chunk is there soonest. Small raw pictures
-    are read by one thread at a time, a whole job: two would spend half their time handing the GIL to each other.
-    `fast` decodes JPEG a few per cent faster and some grey levels off.
+    A job's pieces are shared by all threads, so the first chunk is there soonest. `fast` decodes JPEG a few per cent faster and some grey levels off.
     """
 
     def __init__(self, store: Store, *, size: int, threads: int, fast: bool = False) -> None:
         if threads < 1:
             raise UsageError(f"a decoder needs at least one thread, got {threads}")
         self._pieces = Pieces(size=size, takers=threads)
-        self._one_at_a_time = threading.Lock()
-        self._brief = {"raw"} if size * size * 3 < BRIEF else set()
         self.workers = [
             threading.Thread(
                 target=self._work,
@@ -51,8 +46,7 @@ class Threads:
 
     def submit(self, job: Job) -> None:
         """Returns at once: the caller bounds what is in flight."""
-        form = job.spots.encoding.format
-        self._pieces.put(job, max(1, len(job.spots)) if form in self._brief else PIECE[form])
+        self._pieces.put(job, PIECE[job.spots.encoding.format])
 
     def close(self) -> None:
         """Pieces under way are completed; those that wait fail. Idempotent.
@@ -74,10 +68,8 @@ class Threads:
             started = perf_counter()
             faults: Sequence[Fault] = ()
             error: BaseException | None = None
-            brief = piece.job.spots.encoding.format in self._brief
             try:
-                with self._one_at_a_time if brief else nullcontext():
-                    faults = filler.fill(piece.job, piece.begin, piece.end)
+                faults = filler.fill(piece.job, piece.begin, piece.end)
             except BaseException as raised:  # noqa: BLE001 - it belongs to whoever waits
                 error = raised
             piece.over(faults, perf_counter() - started, error)

@@ -16,7 +16,7 @@ from pipeline.files import Key
 from pipeline.remote.errand import Check, Errand, Name, Place
 from pipeline.remote.fetch import Fetcher, Origin, Patience, Stats
 from pipeline.remote.mirrors import Mirrors
-from pipeline.store import LocalStore, Region, Spots, regions
+from pipeline.store import LocalStore, Region, Source, Spots, regions
 
 THREADS: Final = 16  # requests at a time: what hides the 20 to 100 ms that object stores take
 REQUEST: Final = 2**20  # bytes; more adds little to the rate and much to what a fault costs
@@ -85,6 +85,10 @@ class RemoteStore:
             self._read(place, spots, at, buffers)
         finally:
             self._mirrors.done((spots.folder, spots.shards[at]))
+
+    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+        """Of local datasets. Of remote ones, whether the bytes are here shows when they are read."""
+        return self._local.sources(spots, begin, end) if self._place(spots) is None else []
 
     def close(self) -> None:
         """Give up what is under way; whoever waits for it gets Interrupted."""

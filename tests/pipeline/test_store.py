@@ -166,7 +166,7 @@ def test_views_name_what_is_wrong_in_its_place_and_go_on(built: Path, tmp_path: 
         file.seek(spots.offsets[2] + 9)
         file.write(b"\0\0\0")
     os.truncate(spots.file(last), spots.offsets[last] + 1)
-    found = list(MappedStore().views(spots, 1, last + 2))
+    found = list(MappedStore().views(spots, range(1, last + 2)))
     bad = [at for at, data in enumerate(found, 1) if isinstance(data, IntegrityError)]
     assert bad == [2, last]
     sound = {at: bytes(data) for at, data in enumerate(found, 1) if isinstance(data, memoryview)}
@@ -176,7 +176,7 @@ def test_views_name_what_is_wrong_in_its_place_and_go_on(built: Path, tmp_path: 
 def test_what_was_lent_stays_readable_and_then_nothing_is_left(built: Path, tmp_path: Path) -> None:
     spots = spots_of(Dataset.open(shutil.copytree(built, tmp_path / "copy")), 48, ALL)
     needed, store, folder = in_the_tar(spots, 0), MappedStore(), Path(spots.folder)
-    (view,) = store.views(spots, 0, 1)
+    (view,) = store.views(spots, [0])
     spots.file(0).unlink()
     store.close()
     assert (open_files(folder), mappings(folder)) == (1, 1)

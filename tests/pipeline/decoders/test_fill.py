@@ -35,12 +35,19 @@ from tests.pipeline.decoders.planted import (
 NAMES: list[DecoderName] = ["turbo", "dali"] if has_dali() else ["turbo"]
 
 
+UNCOMPILED = ("turbo uncompiled", "turbo uncompiled mapped")
+
+
 @pytest.fixture(
-    params=[f"{name}{kind}" for name in NAMES for kind in ("", " mapped")], scope="module"
+    params=[f"{name}{kind}" for name in NAMES for kind in ("", " mapped")] + [*UNCOMPILED],
+    scope="module",
 )
 def decoder(request: pytest.FixtureRequest) -> Iterator[Decoder]:
-    name, _, mapped = request.param.partition(" ")
-    with opened(name, mapped=bool(mapped)) as decoder:
+    """All ways from bytes to pixels; "uncompiled" is turbo where native.c could not be compiled."""
+    name, *kinds = request.param.split()
+    with pytest.MonkeyPatch.context() as patch, opened(name, mapped="mapped" in kinds) as decoder:
+        if "uncompiled" in kinds:
+            patch.setattr("pipeline.decoders.fill.native", None)
         yield decoder
 
 
