@@ -63,7 +63,7 @@ def uncompiled(case: Case, decoder: Any) -> Iterator[Seen]:
     """As where native.c could not be compiled: sample by sample, through simplejpeg."""
     from pipeline.decoders import fill  # noqa: PLC0415
 
-    fill.native = None  # type: ignore[assignment]
+    fill.native = None  # type: ignore[assignment,attr-defined]
     yield from ours(case, decoder)
 
 

@@ -80,12 +80,19 @@ def ffcv(case: Case, encoding: str = "jpeg") -> Iterator[Seen]:
     episodes = case.episodes(encoding)
 
     class Order(TraversalOrder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            """Loader (of 1.0.2) takes an instance, and calls it."""
+
+        def __call__(self, loader: object) -> Order:
+            super().__init__(loader)
+            return self
+
         def sample_order(self, epoch: int) -> NDArray[np.int64]:
             numbers = range(epoch * FFCV_EPISODES, (epoch + 1) * FFCV_EPISODES)
             return np.concatenate([episodes[number] for number in numbers])
 
     loader = Loader(
-        str(file), batch_size=case.images, num_workers=THREADS, order=Order, os_cache=True,
+        str(file), batch_size=case.images, num_workers=THREADS, order=Order(), os_cache=True,
         pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
     )  # fmt: skip
     for epoch in count():
