@@ -46,6 +46,7 @@ bench: $(BENCH_VENV)/.bench  ## builder and loader against their ceilings and pe
 clean:  ## remove what make made: environments, caches, the demo's shards
 	rm -rf $(VENV) $(BENCH_VENV) shards/demo shards/demo.html shards/demo-episode.png runs/demo *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
+	find pipeline -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.train: $(SETUP_FILES)

@@ -43,6 +43,7 @@ def main() -> None:
     python = environment(folder)
     install_pillow(python, folder)
     install_project(python, request.extra)
+    print(f"JPEG decoding: {decoding(python)}")
     print(f"set-up of {folder.name} took {time.monotonic() - begin:.0f} s")
 
 
@@ -116,6 +117,19 @@ def install_project(python: Path, extra: str) -> None:
     torch = [torch_spec(python)] if extra in EXTRAS_WITH_TORCH else []
     print(f"installing lite-shards{f'[{extra}]' if extra else ''} {' '.join(torch)}")
     pip(python, "install", "--editable", target, *torch)
+
+
+def decoding(python: Path) -> str:
+    """Whether pipeline/decoders/native.c was compiled, in words; pip hides why it was not."""
+    command = [str(python), "-c", "import pipeline.decoders.native"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if not done.returncode:
+        return "compiled"
+    return (
+        "sample by sample, which is slower; to compile it, install a C compiler and the headers of Python, "
+        "libjpeg-turbo and ISA-L (Debian: gcc libc6-dev python3-dev libjpeg-dev libisal-dev), then "
+        f"`{python} -m pip install -e .`"
+    )
 
 
 def torch_spec(python: Path) -> str:

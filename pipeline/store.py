@@ -139,7 +139,14 @@ class Store(Protocol):
         ...
 
     def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
-        """Of the samples `begin` up to `end`; [] where only `read` can say, or where one cannot be had."""
+        """Of the samples `begin` up to `end`; [] where one cannot be had, and `read` says why.
+
+        What is found there may be anything: whoever looks checks it, and says which were sound (`done`).
+        """
+        ...
+
+    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
+        """All of these were taken from their sources but those `left`, which `read` is asked for."""
         ...
 
     def close(self) -> None:
@@ -208,6 +215,9 @@ class LocalStore:
             return [self._file(spots, at) for at in range(begin, end)]
         except OSError:
             return []
+
+    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
+        pass
 
     def close(self) -> None:
         self.files.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import PIL
@@ -173,6 +174,12 @@ def test_a_cpu_torch_is_preferred_where_it_and_its_torchvision_are_on_offer() ->
 def test_torch_spec_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_SPEC", "torch==2.12.0")
     assert setup_env.torch_spec(Path(sys.executable)) == "torch==2.12.0"
+
+
+def test_set_up_says_whether_decoding_was_compiled() -> None:
+    compiled = find_spec("pipeline.decoders.native") is not None
+    words = setup_env.decoding(Path(sys.executable))
+    assert words == "compiled" if compiled else "libisal-dev" in words
 
 
 def test_set_up_and_pyproject_agree_on_the_versions() -> None:

@@ -65,7 +65,9 @@ class Filler:
             return range(begin, end)
         places = (spots.offsets, spots.lengths, spots.crcs)
         header = npy_header(size) if form == "raw" else b""
-        return native.fill(sources, *places, begin, job.pixels, size, header, self._fast)
+        left = native.fill(sources, *places, begin, job.pixels, size, header, self._fast)
+        self._store.done(spots, begin, end, left)
+        return left
 
     def _one_by_one(self, job: Job, positions: Sequence[int]) -> list[Fault]:
         spots, pixels, stride = job.spots, job.pixels, job.spots.size**2 * 3

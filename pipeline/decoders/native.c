@@ -174,9 +174,10 @@ static PyObject *not_done(const Sample *samples, Py_ssize_t count, Py_ssize_t be
 static PyObject *fill_samples(PyObject *sources, PyObject *columns[], Py_ssize_t begin, const Py_buffer *out,
                               unsigned size, const Py_buffer *header, bool fast) {
     Py_ssize_t count = PyList_GET_SIZE(sources), ready = 0;
+    bool fits = size > 0 && size <= JPEG_MAX_DIMENSION && begin >= 0;
     size_t pixels = (size_t)size * size * CHANNELS;
-    bool fits = size > 0 && size <= JPEG_MAX_DIMENSION && begin >= 0 && (size_t)(begin + count) <= (size_t)out->len / pixels;
-    for (int column = 0; column < 3; column++) fits = fits && begin + count <= PyList_GET_SIZE(columns[column]);
+    fits = fits && begin <= (Py_ssize_t)((size_t)out->len / pixels) - count;
+    for (int column = 0; column < 3; column++) fits = fits && begin <= PyList_GET_SIZE(columns[column]) - count;
     if (!fits) return PyErr_Format(PyExc_ValueError, "%zd samples from %zd on do not fit", count, begin);
     Sample *samples = PyMem_Calloc((size_t)count, sizeof *samples);
     if (!samples) return PyErr_NoMemory();

@@ -19,9 +19,10 @@ PIECE: Final = {"jpeg": 16, "png": 16, "raw": 32}  # samples; so all threads fin
 
 
 class Threads:
-    """simplejpeg for JPEG, plain reading for raw, Pillow for PNG. The exact pixels of libjpeg-turbo.
+    """libjpeg-turbo for JPEG, plain reading for raw, Pillow for PNG. The exact pixels of libjpeg-turbo.
 
-    A job's pieces are shared by all threads, so the first chunk is there soonest. `fast` decodes JPEG a few per cent faster and some grey levels off.
+    A job's pieces are shared by all threads, so the first chunk is there soonest. `fast` decodes JPEG a
+    few per cent faster and some grey levels off.
     """
 
     def __init__(self, store: Store, *, size: int, threads: int, fast: bool = False) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 
 from pipeline.errors import IntegrityError, OutOfSpace, SourceMissing
 from pipeline.files import Files, Key
-from pipeline.store import LocalStore, Spots
+from pipeline.store import LocalStore, Source, Spots
 
 BLOCK: Final = 512  # the unit of st_blocks, whatever the file system's own
 PAGE: Final = 4096  # a write takes whole ones
@@ -61,6 +61,10 @@ class Mirrors:
         except (IntegrityError, SourceMissing):
             return False
         return True
+
+    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+        """The files; what is not here is a hole in them."""
+        return self._local.sources(spots, begin, end)
 
     def announce(self, spots: Spots) -> None:
         """Keep these samples' files until each sample was read."""

@@ -87,8 +87,21 @@ class RemoteStore:
             self._mirrors.done((spots.folder, spots.shards[at]))
 
     def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
-        """Of local datasets. Of remote ones, whether the bytes are here shows when they are read."""
-        return self._local.sources(spots, begin, end) if self._place(spots) is None else []
+        if self._place(spots) is None:
+            return self._local.sources(spots, begin, end)
+        for row in spots.rows[begin:end].tolist():
+            errand = self._under_way.get((spots.folder, row))
+            if errand is not None:
+                errand.over.wait()
+        return self._mirrors.sources(spots, begin, end)
+
+    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
+        if self._place(spots) is None:
+            return
+        for at in range(begin, end):
+            if at not in left:
+                self._mirrors.done((spots.folder, spots.shards[at]))
+        self._fetcher.count(read=end - begin - len(left))
 
     def close(self) -> None:
         """Give up what is under way; whoever waits for it gets Interrupted."""

@@ -18,7 +18,9 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import torch
 
+from pipeline.decoders.threads import Threads
 from pipeline.errors import (
     IntegrityError,
     Interrupted,
@@ -31,6 +33,7 @@ from pipeline.remote.fetch import Patience
 from pipeline.remote.store import RemoteStore
 from pipeline.shardset import ShardSet
 from pipeline.store import LocalStore, Spots, Store, spots_of
+from tests.pipeline.decoders.planted import decoded
 from tests.pipeline.faulty_server import FAULTS, Server
 from tests.pipeline.test_shardset import renamed
 
@@ -88,6 +91,38 @@ def test_every_sample_is_the_local_one(built: Path, served: Server, tmp_path: Pa
     )  # one for each of two times four shards
     assert (store.stats.fetched, store.stats.read, store.stats.retries) == (120, 120, 0)
     store.close()
+
+
+@pytest.mark.parametrize("bad", [(), (7, 30)])
+def test_each_picture_that_is_decoded_counts_as_read_once_and_lets_go_of_its_file(
+    bad: tuple[int, ...], built: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(built, tmp_path / "served" / "pets")
+    with Server(copy.parent) as server:
+        shards = opened(server, tmp_path / "cache")
+        store, spots = store_of(shards), every(shards)
+        for at in bad:
+            tar = copy / "48" / spots.file(at).name
+            tar.write_bytes(altered(tar.read_bytes(), spots.offsets[at] + 9))
+        decoder = Threads(store, size=48, threads=2)
+        store.prefetch(spots)
+        images, faults = decoded(decoder, spots)
+        again, others = decoded(decoder, spots)  # which nobody announced
+        decoder.close()
+    local = Threads(LocalStore(), size=48, threads=1)
+    needed, _ = decoded(local, spots_of(ShardSet.open(built)["pets"], 48, ALL))
+    local.close()
+    needed[list(bad)] = 0
+    assert torch.equal(images, needed)
+    assert torch.equal(again, needed)
+    assert [fault.at for fault in faults] == [fault.at for fault in others] == list(bad)
+    assert store.stats.read == 2 * (60 - len(bad))
+    assert not any(mirror.wanted for mirror in store._mirrors._mirrors.values())
+    store.close()
+
+
+def altered(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
 
 def test_samples_that_nobody_announced_come_too(
