@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from mmap import ACCESS_READ, mmap
 from typing import Final
 
-from pipeline.errors import IntegrityError, PipelineError
+from pipeline.errors import IntegrityError
 from pipeline.files import Files, OpenFile, crc32, most_files
 from pipeline.store import LocalStore, Source, Spots, damaged, unreadable
 
@@ -51,23 +51,16 @@ class MappedStore(LocalStore):
         """`files`, if given, are of the kind MappedFile."""
         super().__init__(files or Files(most=most_files() // DESCRIPTORS, kind=MappedFile))
 
-    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
-        """A file's length is looked at when its first sample comes, so take few at a time, and soon."""
-        shards: dict[int, memoryview] = {}
-        try:
-            for at in range(begin, end):
-                if spots.shards[at] not in shards:
-                    shards[spots.shards[at]] = self._shard(spots, at)
-        except PipelineError:
-            return []
-        return [shards[number] for number in spots.shards[begin:end]]
+    def _source(self, spots: Spots, at: int) -> Source:
+        return self._shard(spots, at)
 
     def views(
         self, spots: Spots, positions: Sequence[int]
     ) -> Iterator[memoryview | IntegrityError]:
         """The samples at these positions, crc32 verified; for a faulty one what is wrong with it.
 
-        A file's length is looked at when its first sample comes, as above. Raises SourceMissing.
+        A file's length is looked at when its first sample comes, so take few at a time, and soon. Raises
+        SourceMissing.
         """
         last, shard = -1, memoryview(b"")
         for at in positions:

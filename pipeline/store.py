@@ -23,7 +23,7 @@ from pipeline.layout import key_text
 from pipeline.records import Encoding
 
 Source: TypeAlias = "OpenFile | memoryview"
-"""Where a sample's bytes are: in a file, or among all bytes of one."""
+"""Where samples' bytes are: in a file, or among all bytes of one."""
 
 GAP: Final = 64 * 2**10  # bytes between two samples that are read rather than skipped
 PROBES: Final = 2  # samples of a chunk that are looked at to know whether it is in memory
@@ -138,8 +138,8 @@ class Store(Protocol):
         """
         ...
 
-    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
-        """Of the samples `begin` up to `end`; [] where one cannot be had, and `read` says why.
+    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
+        """Of the samples `begin` up to `end`, by shard; {} where one cannot be had, and `read` says why.
 
         What is found there may be anything: whoever looks checks it, and says which were sound (`done`).
         """
@@ -210,11 +210,15 @@ class LocalStore:
             self.files.drop(key)
             raise damaged(spots, at, found)
 
-    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
+        places = {shard: at for at, shard in enumerate(spots.shards[begin:end], begin)}
         try:
-            return [self._file(spots, at) for at in range(begin, end)]
-        except OSError:
-            return []
+            return {shard: self._source(spots, at) for shard, at in places.items()}
+        except (OSError, PipelineError):
+            return {}
+
+    def _source(self, spots: Spots, at: int) -> Source:
+        return self._file(spots, at)
 
     def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
         pass

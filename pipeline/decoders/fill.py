@@ -63,9 +63,9 @@ class Filler:
         sources = self._store.sources(spots, begin, end)
         if not sources:
             return range(begin, end)
-        places = (spots.offsets, spots.lengths, spots.crcs)
+        places = (spots.shards, spots.offsets, spots.lengths, spots.crcs, begin, end)
         header = npy_header(size) if form == "raw" else b""
-        left = native.fill(sources, *places, begin, job.pixels, size, header, self._fast)
+        left = native.fill(sources, *places, job.pixels, size, header, self._fast)
         self._store.done(spots, begin, end, left)
         return left
 

@@ -25,10 +25,15 @@
 #endif
 
 #define CHANNELS 3
+#define COLUMNS 4 /* shards, offsets, lengths, crcs */
 
 typedef struct {
-    Py_buffer mapped; /* the bytes of the whole file; .obj is NULL if it is read through fd */
+    Py_buffer mapped; /* all bytes of a file; .obj is NULL if it is read through fd */
     int fd;
+} Source;
+
+typedef struct {
+    const Source *source;
     long long offset;
     size_t length;
     uint32_t crc;
@@ -52,17 +57,18 @@ static bool sound(const uint8_t *data, const Sample *sample) {
 
 /* The bytes of a mapped sample; NULL if the file ends before. */
 static const uint8_t *looked_at(const Sample *sample) {
-    size_t whole = (size_t)sample->mapped.len;
+    const Py_buffer *mapped = &sample->source->mapped;
+    size_t whole = (size_t)mapped->len;
     if (sample->length > whole || (size_t)sample->offset > whole - sample->length) return NULL;
-    return (const uint8_t *)sample->mapped.buf + sample->offset;
+    return (const uint8_t *)mapped->buf + sample->offset;
 }
 
 /* The verified bytes of a sample, in `scratch` if they have to be read; NULL if they are not sound. */
 static const uint8_t *bytes_of(const Sample *sample, uint8_t *scratch) {
     const uint8_t *data = scratch;
-    if (sample->mapped.obj)
+    if (sample->source->mapped.obj)
         data = looked_at(sample);
-    else if (pread(sample->fd, scratch, sample->length, sample->offset) != (ssize_t)sample->length)
+    else if (pread(sample->source->fd, scratch, sample->length, sample->offset) != (ssize_t)sample->length)
         return NULL;
     return data && sound(data, sample) ? data : NULL;
 }
@@ -104,7 +110,7 @@ static bool decode(const uint8_t *data, size_t length, uint8_t *out, JSAMPROW *l
 static bool fill_jpeg(Sample *samples, Py_ssize_t count, uint8_t *out, JDIMENSION size, bool fast) {
     size_t longest = 1;
     for (Py_ssize_t at = 0; at < count; at++)
-        if (!samples[at].mapped.obj && samples[at].length > longest) longest = samples[at].length;
+        if (samples[at].length > longest) longest = samples[at].length;
     uint8_t *scratch = malloc(longest);
     JSAMPROW *lines = malloc(size * sizeof *lines);
     bool enough = scratch && lines;
@@ -121,13 +127,13 @@ static bool fill_jpeg(Sample *samples, Py_ssize_t count, uint8_t *out, JDIMENSIO
 static bool raw(const Sample *sample, const Py_buffer *header, uint8_t *lead, uint8_t *row, size_t pixels) {
     size_t before = (size_t)header->len;
     if (sample->length != before + pixels) return false;
-    if (sample->mapped.obj) {
+    if (sample->source->mapped.obj) {
         const uint8_t *data = looked_at(sample);
         if (!data || memcmp(data, header->buf, before)) return false;
         memcpy(row, data + before, pixels);
     } else {
         struct iovec parts[] = {{lead, before}, {row, pixels}};
-        ssize_t found = preadv(sample->fd, parts, 2, sample->offset);
+        ssize_t found = preadv(sample->source->fd, parts, 2, sample->offset);
         if (found != (ssize_t)sample->length || memcmp(lead, header->buf, before)) return false;
     }
     return crc32_gzip_refl(crc32_gzip_refl(0, header->buf, before), row, pixels) == sample->crc;
@@ -142,12 +148,27 @@ static bool fill_raw(Sample *samples, Py_ssize_t count, uint8_t *out, size_t pix
     return true;
 }
 
-/* A file's number, or its bytes. */
-static int set_source(Sample *sample, PyObject *source) {
-    sample->fd = -1;
-    if (PyObject_CheckBuffer(source)) return PyObject_GetBuffer(source, &sample->mapped, PyBUF_SIMPLE);
-    sample->fd = PyObject_AsFileDescriptor(source);
-    return sample->fd < 0 ? -1 : 0;
+/* What was lent for a piece. */
+typedef struct {
+    Py_ssize_t count, opened;
+    Sample *samples;
+    Source *sources; /* as many as there may be at most */
+} Piece;
+
+static int open_source(Piece *piece, PyObject *files, PyObject *shard) {
+    PyObject *file = PyDict_GetItemWithError(files, shard);
+    Source *source = piece->sources + piece->opened;
+    if (!file) {
+        if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, shard);
+        return -1;
+    }
+    if (PyObject_CheckBuffer(file)) {
+        if (PyObject_GetBuffer(file, &source->mapped, PyBUF_SIMPLE)) return -1;
+    } else if ((source->fd = PyObject_AsFileDescriptor(file)) < 0) {
+        return -1;
+    }
+    piece->opened++;
+    return 0;
 }
 
 static int set_place(Sample *sample, PyObject *offset, PyObject *length, PyObject *crc) {
@@ -158,6 +179,28 @@ static int set_place(Sample *sample, PyObject *offset, PyObject *length, PyObjec
     if (sample->offset >= 0) return 0;
     PyErr_SetString(PyExc_ValueError, "an offset is negative");
     return -1;
+}
+
+/* Neighbours of one shard share its source; samples come in the order in which they are stored. */
+static int open_piece(Piece *piece, PyObject *files, PyObject *columns[], Py_ssize_t begin) {
+    long last = 0;
+    for (Py_ssize_t at = 0; at < piece->count; at++) {
+        PyObject *place[COLUMNS];
+        for (int column = 0; column < COLUMNS; column++) place[column] = PyList_GET_ITEM(columns[column], begin + at);
+        long shard = PyLong_AsLong(place[0]);
+        if (shard == -1 && PyErr_Occurred()) return -1;
+        if ((!at || shard != last) && open_source(piece, files, place[0])) return -1;
+        if (set_place(piece->samples + at, place[1], place[2], place[3])) return -1;
+        piece->samples[at].source = piece->sources + piece->opened - 1;
+        last = shard;
+    }
+    return 0;
+}
+
+static void close_piece(Piece *piece) {
+    for (Py_ssize_t at = 0; at < piece->opened; at++) PyBuffer_Release(&piece->sources[at].mapped);
+    PyMem_Free(piece->sources);
+    PyMem_Free(piece->samples);
 }
 
 static PyObject *not_done(const Sample *samples, Py_ssize_t count, Py_ssize_t begin) {
@@ -171,53 +214,49 @@ static PyObject *not_done(const Sample *samples, Py_ssize_t count, Py_ssize_t be
     return positions;
 }
 
-static PyObject *fill_samples(PyObject *sources, PyObject *columns[], Py_ssize_t begin, const Py_buffer *out,
-                              unsigned size, const Py_buffer *header, bool fast) {
-    Py_ssize_t count = PyList_GET_SIZE(sources), ready = 0;
-    bool fits = size > 0 && size <= JPEG_MAX_DIMENSION && begin >= 0;
+static PyObject *fill_piece(PyObject *files, PyObject *columns[], Py_ssize_t begin, Py_ssize_t end,
+                            const Py_buffer *out, unsigned size, const Py_buffer *header, bool fast) {
+    bool fits = size > 0 && size <= JPEG_MAX_DIMENSION && begin >= 0 && begin <= end;
     size_t pixels = (size_t)size * size * CHANNELS;
-    fits = fits && begin <= (Py_ssize_t)((size_t)out->len / pixels) - count;
-    for (int column = 0; column < 3; column++) fits = fits && begin <= PyList_GET_SIZE(columns[column]) - count;
-    if (!fits) return PyErr_Format(PyExc_ValueError, "%zd samples from %zd on do not fit", count, begin);
-    Sample *samples = PyMem_Calloc((size_t)count, sizeof *samples);
-    if (!samples) return PyErr_NoMemory();
+    fits = fits && (size_t)end <= (size_t)out->len / pixels;
+    for (int column = 0; column < COLUMNS; column++) fits = fits && end <= PyList_GET_SIZE(columns[column]);
+    if (!fits) return PyErr_Format(PyExc_ValueError, "samples %zd to %zd do not fit", begin, end);
+    Piece piece = {.count = end - begin};
+    piece.samples = PyMem_Calloc((size_t)piece.count, sizeof *piece.samples);
+    piece.sources = PyMem_Calloc((size_t)piece.count, sizeof *piece.sources);
     PyObject *left = NULL;
-    bool enough = false;
-    for (; ready < count; ready++) {
-        PyObject *place[3];
-        for (int column = 0; column < 3; column++) place[column] = PyList_GET_ITEM(columns[column], begin + ready);
-        if (set_place(samples + ready, place[0], place[1], place[2])) goto end;
-        if (set_source(samples + ready, PyList_GET_ITEM(sources, ready))) goto end;
+    if (!piece.samples || !piece.sources) {
+        PyErr_NoMemory();
+    } else if (!open_piece(&piece, files, columns, begin)) {
+        bool enough;
+        Py_BEGIN_ALLOW_THREADS
+        uint8_t *first = (uint8_t *)out->buf + (size_t)begin * pixels;
+        enough = header->len ? fill_raw(piece.samples, piece.count, first, pixels, header)
+                             : fill_jpeg(piece.samples, piece.count, first, size, fast);
+        Py_END_ALLOW_THREADS
+        left = enough ? not_done(piece.samples, piece.count, begin) : PyErr_NoMemory();
     }
-    Py_BEGIN_ALLOW_THREADS
-    uint8_t *first = (uint8_t *)out->buf + (size_t)begin * pixels;
-    enough = header->len ? fill_raw(samples, count, first, pixels, header)
-                         : fill_jpeg(samples, count, first, size, fast);
-    Py_END_ALLOW_THREADS
-    left = enough ? not_done(samples, count, begin) : PyErr_NoMemory();
-end:
-    for (Py_ssize_t at = 0; at < ready; at++) PyBuffer_Release(&samples[at].mapped);
-    PyMem_Free(samples);
+    close_piece(&piece);
     return left;
 }
 
 PyDoc_STRVAR(fill_doc,
-             "fill(sources, offsets, lengths, crcs, begin, out, size, header, fast) -> list[int]\n\n"
-             "Pixels of the samples from position `begin` on, as many as there are sources, into their rows of\n"
-             "`out`; returns the positions that were left alone. A source is a file (by fileno()) or a buffer\n"
-             "with all bytes of one. `header`: what stands before raw pixels; empty for JPEG.");
+             "fill(files, shards, offsets, lengths, crcs, begin, end, out, size, header, fast) -> list[int]\n\n"
+             "Pixels of the samples `begin` up to `end` into their rows of `out`; returns the positions that\n"
+             "were left alone. `files`: by shard, something with fileno(), or a buffer with all bytes of one.\n"
+             "`header`: what stands before raw pixels; empty for JPEG.");
 
 static PyObject *fill(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyObject *sources, *columns[3];
-    Py_ssize_t begin;
+    PyObject *files, *columns[COLUMNS];
+    Py_ssize_t begin, end;
     Py_buffer out, header;
     unsigned size;
     int fast;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!O!nw*Iy*p", &PyList_Type, &sources, &PyList_Type, &columns[0],
-                          &PyList_Type, &columns[1], &PyList_Type, &columns[2], &begin, &out, &size, &header,
-                          &fast))
+    if (!PyArg_ParseTuple(arguments, "O!O!O!O!O!nnw*Iy*p", &PyDict_Type, &files, &PyList_Type, &columns[0],
+                          &PyList_Type, &columns[1], &PyList_Type, &columns[2], &PyList_Type, &columns[3],
+                          &begin, &end, &out, &size, &header, &fast))
         return NULL;
-    PyObject *left = fill_samples(sources, columns, begin, &out, size, &header, fast != 0);
+    PyObject *left = fill_piece(files, columns, begin, end, &out, size, &header, fast != 0);
     PyBuffer_Release(&header);
     PyBuffer_Release(&out);
     return left;

@@ -62,7 +62,7 @@ class Mirrors:
             return False
         return True
 
-    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
         """The files; what is not here is a hole in them."""
         return self._local.sources(spots, begin, end)
 

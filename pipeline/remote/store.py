@@ -86,7 +86,7 @@ class RemoteStore:
         finally:
             self._mirrors.done((spots.folder, spots.shards[at]))
 
-    def sources(self, spots: Spots, begin: int, end: int) -> list[Source]:
+    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
         if self._place(spots) is None:
             return self._local.sources(spots, begin, end)
         for row in spots.rows[begin:end].tolist():

@@ -35,8 +35,8 @@ def filled(
     out = np.full((len(spots), spots.size, spots.size, 3), UNTOUCHED, np.uint8)
     left = native.fill(
         store.sources(spots, begin, len(spots)),
-        *(spots.offsets, spots.lengths, spots.crcs),
-        begin, out.reshape(-1).data, spots.size,
+        *(spots.shards, spots.offsets, spots.lengths, spots.crcs), begin, len(spots),
+        out.reshape(-1).data, spots.size,
         npy_header(spots.size) if spots.encoding.format == "raw" else b"", fast,
     )  # fmt: skip
     return out, left
@@ -156,27 +156,47 @@ def test_bytes_with_another_checksum_and_files_that_end_are_left_alone(
     assert filled(spots, store())[1] == [0, 1, 3]
 
 
+def test_samples_of_several_shards_come_out_of_their_own(tmp_path: Path) -> None:
+    pictures = jpegs(8)
+    needed = by_pillow(pictures)
+    one, two = planted(tmp_path / "one", pictures), planted(tmp_path / "two", pictures[::-1])
+    files = LocalStore().sources(one, 0, 8) | {5: LocalStore().sources(two, 0, 8)[0]}
+    shards = [0, 0, 5, 5, 0, 5, 5, 0]
+    columns = [
+        [(a if shard == 0 else b) for shard, a, b in zip(shards, first, second, strict=True)]
+        for first, second in (
+            (one.offsets, two.offsets), (one.lengths, two.lengths), (one.crcs, two.crcs)
+        )
+    ]  # fmt: skip
+    out = np.zeros((8, SIZE, SIZE, 3), np.uint8)
+    assert not native.fill(files, shards, *columns, 0, 8, out.data.cast("B"), SIZE, b"", False)  # noqa: FBT003
+    for at, shard in enumerate(shards):
+        assert np.array_equal(out[at], needed[at if shard == 0 else 7 - at])
+
+
 def test_what_cannot_be_asked_is_an_error_and_touches_nothing(tmp_path: Path) -> None:
     spots, store = planted(tmp_path, jpegs(3)), LocalStore()
     out = bytearray(3 * SIZE * SIZE * 3)
-    places = [spots.offsets, spots.lengths, spots.crcs]
-    sources = store.sources(spots, 0, 3)
+    places = [spots.shards, spots.offsets, spots.lengths, spots.crcs]
+    files = store.sources(spots, 0, 3)
 
-    def fill(*changed: Any, out: Any = out, begin: int = 0, size: int = SIZE) -> None:
-        native.fill(*(changed or (sources, *places)), begin, out, size, b"", False)  # noqa: FBT003
+    def fill(*changed: Any, out: Any = out, begin: int = 0, end: int = 3, size: int = SIZE) -> None:
+        native.fill(*(changed or (files, *places)), begin, end, out, size, b"", False)  # noqa: FBT003
 
     refused: list[tuple[type[Exception], Callable[[], None]]] = [
         (ValueError, lambda: fill(out=out[:-1])),
-        (ValueError, lambda: fill(begin=1)),
+        (ValueError, lambda: fill(end=4)),
         (ValueError, lambda: fill(begin=-1)),
+        (ValueError, lambda: fill(begin=2, end=1)),
         (ValueError, lambda: fill(size=0)),
         (ValueError, lambda: fill(size=2**31)),
-        (ValueError, lambda: fill(sources, spots.offsets[:2], *places[1:])),
-        (ValueError, lambda: fill(sources, [-1, 0, 0], *places[1:])),
-        (OverflowError, lambda: fill(sources, spots.offsets, [-1, 0, 0], spots.crcs)),
-        (TypeError, lambda: fill(sources, ["0", "1", "2"], *places[1:])),
-        (TypeError, lambda: fill(tuple(sources), *places)),
-        (TypeError, lambda: fill([None] * 3, *places)),
+        (ValueError, lambda: fill(files, places[0], spots.offsets[:2], *places[2:])),
+        (ValueError, lambda: fill(files, places[0], [-1, 0, 0], *places[2:])),
+        (OverflowError, lambda: fill(files, *places[:2], [-1, 0, 0], spots.crcs)),
+        (TypeError, lambda: fill(files, places[0], ["0", "1", "2"], *places[2:])),
+        (TypeError, lambda: fill(list(files), *places)),
+        (TypeError, lambda: fill({0: None}, *places)),
+        (KeyError, lambda: fill({1: files[0]}, *places)),
         (TypeError, lambda: fill(out=bytes(out))),
     ]
     for error, call in refused:
@@ -189,8 +209,8 @@ def test_nothing_is_kept_of_what_it_was_given(tmp_path: Path) -> None:
     pictures = jpegs(40)
     pictures[::3] = [data[: len(data) // 2] for data in pictures[::3]]
     spots, process, memory = planted(tmp_path, pictures), psutil.Process(), 0
-    views = MappedStore().sources(spots, 0, len(spots))
-    held = sys.getrefcount(views[0])
+    files = MappedStore().sources(spots, 0, len(spots))
+    held = sys.getrefcount(files[0])
     for number in range(200):
         filled(spots, LocalStore())
         filled(spots, MappedStore())
@@ -198,8 +218,9 @@ def test_nothing_is_kept_of_what_it_was_given(tmp_path: Path) -> None:
             memory = process.memory_info().rss
     assert process.memory_info().rss - memory < 4 * 2**20
     out = bytearray(len(spots) * SIZE * SIZE * 3)
-    native.fill(views, spots.offsets, spots.lengths, spots.crcs, 0, out, SIZE, b"", False)  # noqa: FBT003
-    left = sys.getrefcount(views[0])  # an assert would add to it
+    places = (spots.shards, spots.offsets, spots.lengths, spots.crcs, 0, len(spots))
+    native.fill(files, *places, out, SIZE, b"", False)  # noqa: FBT003
+    left = sys.getrefcount(files[0])  # an assert would add to it
     assert left == held
     out.clear()  # nobody holds on to it
 
