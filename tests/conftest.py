@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from pipeline.builder import build_shards
 from pipeline.records import Encoding, Recipe
 from pipeline.sources.folder import FolderSource
 from tests.pictures import fill
+
+
+def pytest_configure() -> None:
+    """A shell's `&` and nohup start their programs with Ctrl-C ignored, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
