@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.errors import IntegrityError
 from pipeline.files import Files, OpenFile, crc32, most_files
-from pipeline.store import LocalStore, Source, Spots, damaged, unreadable
+from pipeline.store import LocalStore, Spots, damaged, unreadable
 
 DESCRIPTORS: Final = 2  # of each file: its own, and the one that its mapping keeps
 
@@ -51,9 +51,6 @@ class MappedStore(LocalStore):
         """`files`, if given, are of the kind MappedFile."""
         super().__init__(files or Files(most=most_files() // DESCRIPTORS, kind=MappedFile))
 
-    def _source(self, spots: Spots, at: int) -> Source:
-        return self._shard(spots, at)
-
     def views(
         self, spots: Spots, positions: Sequence[int]
     ) -> Iterator[memoryview | IntegrityError]:
@@ -66,7 +63,7 @@ class MappedStore(LocalStore):
         for at in positions:
             if spots.shards[at] != last:
                 try:
-                    last, shard = spots.shards[at], self._shard(spots, at)
+                    last, shard = spots.shards[at], self._source(spots, at)
                 except IntegrityError as error:
                     yield error
                     continue
@@ -78,7 +75,7 @@ class MappedStore(LocalStore):
                 last = -1  # it may be repaired before the next one is read
                 yield damaged(spots, at, len(data))
 
-    def _shard(self, spots: Spots, at: int) -> memoryview:
+    def _source(self, spots: Spots, at: int) -> memoryview:
         """All bytes of the file that a sample lies in."""
         try:
             file = self._file(spots, at)
