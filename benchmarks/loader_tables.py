@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ class Contender:
             return root / self.copy / "photographs" / str(size)
         return root / f"{self.copy or 'nothing'}-{size}"
 
+
+MANY: Final = 10  # rounds from which on an interval by bootstrap says more than least and most
+RESAMPLED: Final = 4000  # times
 
 CEILING: Final = Contender("ceiling", "ceiling", "ceiling", always=True)
 TURBO: Final = Contender("turbo", "**turbo**", "ours", "jpeg", always=True, cold=True)
@@ -160,6 +164,7 @@ def _verdicts(runs: Runs, starts: dict[Contender, Start]) -> Iterator[str]:
             ("turbo", TURBO),
             ("turbo mapped", TURBO_MAPPED),
             ("turbo not compiled", UNCOMPILED),
+            ("turbo with `fast`", FAST),
             ("raw", RAW),
             ("raw mapped", RAW_MAPPED),
         )
@@ -173,10 +178,27 @@ def _verdicts(runs: Runs, starts: dict[Contender, Start]) -> Iterator[str]:
         ("turbo with `fast`, mapped, times FFCV", FAST_MAPPED, FFCV),
         ("raw, times FFCV raw", RAW, FFCV_RAW),
         ("raw mapped, times FFCV raw", RAW_MAPPED, FFCV_RAW),
+        ("turbo, times not compiled", TURBO, UNCOMPILED),
+        ("turbo mapped, times read", TURBO_MAPPED, TURBO),
+        ("raw mapped, times read", RAW_MAPPED, RAW),
     ]
     for title, mine, other in pairs:
         if mine in runs and other in runs:
-            yield f"- {spread(_ratios(runs, mine, other), '.2f')} {title}"
+            ratios = _ratios(runs, mine, other)
+            yield f"- {spread(ratios, '.2f') if len(ratios) < MANY else interval(ratios)} {title}"
+
+
+def interval(values: Sequence[float]) -> str:
+    """
+    >>> interval([1.0] * 20)
+    '1.00 (1.00-1.00, 95 %)'
+    """
+    draw = random.Random(0)
+    medians = sorted(
+        statistics.median(draw.choices(values, k=len(values))) for _ in range(RESAMPLED)
+    )
+    ends = [medians[int(RESAMPLED * share)] for share in (0.025, 0.975)]
+    return f"{statistics.median(values):.2f} ({ends[0]:.2f}-{ends[1]:.2f}, 95 %)"
 
 
 def _ratios(runs: Runs, mine: Contender, other: Contender) -> list[float]:
