@@ -39,7 +39,8 @@ class Job:
         self.seconds = 0.0
         """Thread seconds that reading and decoding took."""
         self._done = done
-        self._event = threading.Event()
+        self._busy = threading.Lock()
+        self._busy.acquire()
 
     @cached_property
     def pixels(self) -> memoryview:
@@ -62,11 +63,14 @@ class Job:
                 self._done(self)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for this chunk
             self.error = self.error or error
-        self._event.set()
+        self._busy.release()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether it is done; waits that long at most."""
-        return self._event.wait(seconds)
+        done = self._busy.acquire(timeout=-1 if seconds is None else seconds)
+        if done:
+            self._busy.release()
+        return done
 
 
 class Decoder(Protocol):

@@ -15,7 +15,8 @@ from pipeline.errors import UsageError
 from pipeline.records import Encoding
 from pipeline.store import Store
 
-PIECE: Final = {"jpeg": 16, "png": 16, "raw": 32}  # samples; so all threads finish a chunk together
+PIECE: Final = {"jpeg": 16, "png": 16, "raw": 128}
+"""Samples. Few, so that all threads finish a chunk together; more where one takes next to no time."""
 
 
 class Threads:

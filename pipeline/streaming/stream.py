@@ -1,6 +1,9 @@
 """The reading thread: plans become chunks, in order, a bounded number ahead of who consumes them.
 
 sampler[number] ─► Opening, then Pending ... ─► Opening, Pending ... ─► End, or the error that ended it
+
+Threads hand over through queues and locks of C alone: with those of `threading`, which are Python, raw
+pixels take a tenth more of a CPU.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Final, TypeAlias
+from time import perf_counter
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +31,10 @@ from pipeline.streaming.targets import Target
 RESIDENT: Final = 2048  # images; a side up to this size is one tensor, a larger one comes in pieces
 TICK: Final = 0.2  # seconds after which a waiting thread looks whether it should stop
 MOST_THREAD_SECONDS: Final = 10.0  # that closing waits for the reading thread
+BURST: Final = 64  # chunks that are planned at a time, some ten episodes
+BURST_SECONDS: Final = 0.01  # that planning goes on for: decoders have as much to do meanwhile
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +76,9 @@ class _Wanted:
     side_images: int
 
 
+_Planned: TypeAlias = Opening | _Wanted | End
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """How a stream reads; see `EpisodeLoader`."""
@@ -101,7 +112,9 @@ class Stream:
         self._options = options
         self._numbers = range(first, 2**63, step)
         self._arrivals: SimpleQueue[Arrival] = SimpleQueue()
-        self._room_ahead = threading.Semaphore(options.ahead)
+        self._vacancies: SimpleQueue[None] = SimpleQueue()  # one for each chunk that may be begun
+        for _ in range(options.ahead):
+            self._vacancies.put(None)
         self._stopped = threading.Event()
         self._sides: dict[str, torch.Tensor] = {}  # of the episode whose chunks are being sent
         self._thread = threading.Thread(target=self._run, name="episodes", daemon=True)
@@ -115,14 +128,14 @@ class Stream:
             except Empty:
                 continue
             if isinstance(arrival, Pending):
-                self._room_ahead.release()
+                self._vacancies.put(None)
             return arrival
         raise UsageError("the loader is closed: nothing further arrives; open another one")
 
     def stop(self) -> None:
         """Ask the thread to end. Jobs that are with the decoder stay there."""
         self._stopped.set()
-        self._room_ahead.release()  # wakes the thread if it waits for room
+        self._vacancies.put(None)  # wakes the thread if it waits for room
 
     def join(self) -> None:
         """Return when the thread has ended, which a decoder that takes no more jobs may delay."""
@@ -131,49 +144,57 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            window: deque[Opening | _Wanted] = deque()
-            for wanted in self._wanted():
-                window.append(wanted)
-                if isinstance(wanted, _Wanted):
-                    self._parts.store.prefetch(wanted.spots)
-                if len(window) > self._options.fetch_ahead:
-                    self._send(window.popleft())
-            for wanted in window:
+            for wanted in self._asked_for(in_bursts(self._wanted())):
                 self._send(wanted)
-            self._arrivals.put(End())
         except _Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the consumer's thread raises it
             self._arrivals.put(End(error))
 
-    def _wanted(self) -> Iterator[Opening | _Wanted]:
-        """The plans' chunks, without end if the sampler has none."""
-        size = self._options.image_size
-        for number in self._numbers:
-            try:
-                plan = self._parts.sampler[number]
-            except IndexError:
-                return
-            dataset = self._parts.shards[plan.dataset]
-            _check(plan, len(dataset.index))
-            h = choose_h(plan, self._options.h, self._options.seed)
-            cuts = cut(plan, dataset.index, size, h, self._options.chunk)
-            yield Opening(plan, cuts)
-            support = spots_of(dataset, size, plan.support.rows[cuts.support])
-            query = spots_of(dataset, size, plan.query.rows[cuts.query])
-            for piece in cuts:
-                spots = query if piece.role == "query" else support
-                yield _Wanted(piece, spots.part(piece.begin, piece.end), len(spots))
+    def _asked_for(self, wanted: Iterator[_Planned]) -> Iterator[_Planned]:
+        """The same, once the bytes of those that follow soon have been asked for."""
+        window: deque[_Planned] = deque()
+        for item in wanted:
+            window.append(item)
+            if isinstance(item, _Wanted):
+                self._parts.store.prefetch(item.spots)
+            if len(window) > self._options.fetch_ahead:
+                yield window.popleft()
+        yield from window
 
-    def _send(self, wanted: Opening | _Wanted) -> None:
+    def _wanted(self) -> Iterator[_Planned]:
+        """The plans' chunks, and an End if the sampler has no more plans or one of them is not sound."""
+        try:
+            for number in self._numbers:
+                try:
+                    plan = self._parts.sampler[number]
+                except IndexError:
+                    break
+                yield from self._chunks(plan)
+            yield End()
+        except Exception as error:  # noqa: BLE001 - raised once all before it has been consumed
+            yield End(error)
+
+    def _chunks(self, plan: EpisodePlan) -> Iterator[_Planned]:
+        size = self._options.image_size
+        dataset = self._parts.shards[plan.dataset]
+        _check(plan, len(dataset.index))
+        h = choose_h(plan, self._options.h, self._options.seed)
+        cuts = cut(plan, dataset.index, size, h, self._options.chunk)
+        yield Opening(plan, cuts)
+        support = spots_of(dataset, size, plan.support.rows[cuts.support])
+        query = spots_of(dataset, size, plan.query.rows[cuts.query])
+        for piece in cuts:
+            spots = query if piece.role == "query" else support
+            yield _Wanted(piece, spots.part(piece.begin, piece.end), len(spots))
+
+    def _send(self, wanted: _Planned) -> None:
         """Hand one chunk to the decoder, once there is room ahead."""
-        if isinstance(wanted, Opening):
+        if not isinstance(wanted, _Wanted):
             self._sides.clear()
             self._arrivals.put(wanted)
             return
-        while not self._room_ahead.acquire(timeout=TICK):
-            if self._stopped.is_set():
-                raise _Stopped
+        self._vacancies.get()
         if self._stopped.is_set():
             raise _Stopped
         side = self._side(wanted)
@@ -209,6 +230,22 @@ class Stream:
         while not job.wait(TICK):
             if self._stopped.is_set() and job.wait(MOST_THREAD_SECONDS):
                 return
+
+
+def in_bursts(items: Iterator[T]) -> Iterator[T]:
+    """The same, made many at a time: what goes on running finds its code and data in the caches.
+
+    The first is not kept waiting for others, nor is what takes long for much else.
+    """
+    burst: list[T] = []
+    until = 0.0
+    for item in items:
+        burst.append(item)
+        if len(burst) == BURST or perf_counter() >= until:
+            yield from burst
+            burst.clear()
+            until = perf_counter() + BURST_SECONDS
+    yield from burst
 
 
 class _Stopped(Exception):

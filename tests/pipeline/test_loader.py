@@ -23,6 +23,7 @@ from pipeline.errors import IntegrityError, PipelineError, SourceMissing, UsageE
 from pipeline.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
 from pipeline.store import spots_of
+from pipeline.streaming.stream import BURST
 from tests.episodes import Draw, Plans, chunks, digest, digests, plan_of
 
 EPISODES = 50
@@ -311,7 +312,7 @@ def test_no_more_is_read_ahead_than_allowed(pets: ShardSet, draw: Draw) -> None:
     with loader(pets, watched, h=0, ahead=4) as opened:
         next(iter(opened))
         time.sleep(0.5)
-        assert len(watched.asked) <= 1 + 4 + 4  # in hand, decoded ahead, planned ahead
+        assert len(watched.asked) <= 1 + 4 + 4 + BURST  # in hand, decoded, fetched, planned ahead
 
 
 def test_leaving_an_episode_unread_costs_nothing_of_the_next(
@@ -452,22 +453,36 @@ def test_after_an_error_the_stream_goes_on_with_the_next_episode(mended: Path, d
 class Broken:
     """A sampler whose third episode fails."""
 
-    def __init__(self, inner: Draw) -> None:
+    def __init__(self, inner: Draw, trouble: Exception) -> None:
         self.inner = inner
+        self.seed = inner.seed
+        self.trouble = trouble
 
     def __getitem__(self, number: int) -> EpisodePlan:
         if number == 2:
-            raise RuntimeError("the sampler's own trouble")
+            raise self.trouble
         return self.inner[number]
 
 
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(RuntimeError("its own trouble"), "own trouble"), (StopIteration(), "StopIteration")],
+)
 def test_the_error_of_a_sampler_reaches_the_consumer_in_its_place(
-    pets: ShardSet, draw: Draw
+    trouble: Exception,
+    error: str,
+    pets: ShardSet,
+    draw: Draw,
+    expected: list[tuple[int, str]],
 ) -> None:
-    with loader(pets, Broken(draw)) as opened:
+    with loader(pets, Broken(draw, trouble)) as opened:
         episodes = iter(opened)
-        assert [next(episodes).number, next(episodes).number] == [0, 1]
-        with pytest.raises(RuntimeError, match=r"own trouble"):
+        for number in range(2):
+            found = next(episodes)
+            assert [(number, digest(found, *chunk)) for chunk in chunks(found)] == [
+                entry for entry in expected if entry[0] == number
+            ]
+        with pytest.raises(RuntimeError, match=error):
             next(episodes)
 
 
