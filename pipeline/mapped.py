@@ -63,9 +63,13 @@ class MappedStore(LocalStore):
         for at in positions:
             if spots.shards[at] != last:
                 try:
-                    last, shard = spots.shards[at], self._source(spots, at)
-                except IntegrityError as error:
-                    yield error
+                    last, shard = spots.shards[at], self._source(spots, spots.shards[at])
+                except OSError as error:
+                    self.files.drop((spots.folder, spots.shards[at]))
+                    reason = unreadable(error, spots, at)
+                    if not isinstance(reason, IntegrityError):
+                        raise reason from error
+                    yield reason
                     continue
             data = shard[spots.offsets[at] : spots.offsets[at] + spots.lengths[at]]
             if crc32(data) == spots.crcs[at]:
@@ -75,15 +79,11 @@ class MappedStore(LocalStore):
                 last = -1  # it may be repaired before the next one is read
                 yield damaged(spots, at, len(data))
 
-    def _source(self, spots: Spots, at: int) -> memoryview:
-        """All bytes of the file that a sample lies in."""
-        try:
-            file = self._file(spots, at)
-            assert isinstance(file, MappedFile)
-            return file.view()
-        except OSError as error:
-            self.files.drop((spots.folder, spots.shards[at]))
-            raise unreadable(error, spots, at) from error
+    def _source(self, spots: Spots, shard: int) -> memoryview:
+        """All bytes of a file."""
+        file = self._file(spots, shard)
+        assert isinstance(file, MappedFile)
+        return file.view()
 
     def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
         """A copy, for those who need one."""

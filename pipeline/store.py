@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeAlias
@@ -30,22 +31,42 @@ PROBES: Final = 2  # samples of a chunk that are looked at to know whether it is
 REGION: Final = 4 * 2**20  # bytes; a longer region is more than one request
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Spots:
     """Where the pictures of some rows of one dataset lie at one size; made by `spots_of`."""
 
     dataset: Dataset
     size: int
     rows: NDArray[np.int64]
-    shards: list[int]  # plain numbers: these are looped over in Python
-    offsets: list[int]
-    lengths: list[int]
-    crcs: list[int]
+    places: NDArray[np.int64]
+    """One line for each: the number of its shard, the offset in it, length, crc32."""
     folder: str
     """Where the shards of this size lie; with a shard's number, the name of a file."""
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.rows)
+
+    # The same as plain numbers, for loops in Python; most spots never see one.
+
+    @cached_property
+    def shards(self) -> list[int]:
+        return self._column(0)
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        return self._column(1)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        return self._column(2)
+
+    @cached_property
+    def crcs(self) -> list[int]:
+        return self._column(3)
+
+    def _column(self, number: int) -> list[int]:
+        numbers: list[int] = self.places[:, number].tolist()
+        return numbers
 
     @property
     def encoding(self) -> Encoding:
@@ -55,16 +76,14 @@ class Spots:
 
     def part(self, begin: int, end: int) -> Spots:
         """Those from `begin` up to `end`."""
-        cut = slice(begin, end)
-        lists = (self.shards[cut], self.offsets[cut], self.lengths[cut], self.crcs[cut])
-        return Spots(self.dataset, self.size, self.rows[cut], *lists, self.folder)
+        return self._some(slice(begin, end))
 
     def pick(self, positions: list[int]) -> Spots:
         """Those at these positions."""
-        columns = (self.shards, self.offsets, self.lengths, self.crcs)
-        shards, offsets, lengths, crcs = ([column[at] for at in positions] for column in columns)
-        rows = self.rows[positions]
-        return Spots(self.dataset, self.size, rows, shards, offsets, lengths, crcs, self.folder)
+        return self._some(positions)
+
+    def _some(self, which: slice | list[int]) -> Spots:
+        return Spots(self.dataset, self.size, self.rows[which], self.places[which], self.folder)
 
     def file(self, at: int) -> Path:
         """The tar that holds a sample."""
@@ -86,11 +105,11 @@ def spots_of(dataset: Dataset, size: int, rows: NDArray[np.int64]) -> Spots:
             f"dataset {dataset.manifest.name} has pictures of {', '.join(map(str, sizes))} pixels "
             f"and {size} are asked for; take one of these, or build that size too"
         )
-    index = dataset.index
     columns = ("shard", f"offset_{size}", f"length_{size}", f"crc32_{size}")
-    shards, offsets, lengths, crcs = (index[name][rows].tolist() for name in columns)
-    folder = str(dataset.root / str(size))
-    return Spots(dataset, size, rows, shards, offsets, lengths, crcs, folder)
+    places = np.empty((len(rows), len(columns)), np.int64)
+    for place, name in zip(places.T, columns, strict=True):
+        place[:] = dataset.index[name][rows]
+    return Spots(dataset, size, rows, places, str(dataset.root / str(size)))
 
 
 class Region(NamedTuple):
@@ -107,10 +126,10 @@ def regions(spots: Spots, gap: int = GAP, most: int = REGION) -> Iterator[Region
     """The spots as few regions, sorted: neighbours closer than `gap` together, up to `most` bytes."""
     if not len(spots):
         return
-    shards, begins = np.array(spots.shards), np.array(spots.offsets)
+    shards, begins, lengths, _ = spots.places.T
     order = np.lexsort((begins, shards))
     shards, begins = shards[order], begins[order]
-    ends = begins + np.array(spots.lengths)[order]
+    ends = begins + lengths[order]
     far = (np.diff(shards) != 0) | (begins[1:] - ends[:-1] > gap)
     cuts = [0, *(np.flatnonzero(far) + 1).tolist(), len(order)]
     for first, last in pairwise(cuts):
@@ -166,7 +185,7 @@ class LocalStore:
             return
         for region in regions(spots):
             with suppress(OSError):  # a hint: whoever reads it reports what is wrong
-                file = self._file(spots, region.members[0])
+                file = self._file(spots, region.shard)
                 length = region.end - region.begin
                 os.posix_fadvise(file.fd, region.begin, length, os.POSIX_FADV_WILLNEED)
 
@@ -174,51 +193,47 @@ class LocalStore:
         """Whether a few of the samples, evenly taken, can be read without waiting for the disk."""
         probe = (bytearray(1),)
         try:
-            for at in range(0, len(spots), max(1, len(spots) // PROBES)):
-                os.preadv(self._file(spots, at).fd, probe, spots.offsets[at], os.RWF_NOWAIT)
+            for shard, offset, *_ in spots.places[:: max(1, len(spots) // PROBES)].tolist():
+                os.preadv(self._file(spots, shard).fd, probe, offset, os.RWF_NOWAIT)
         except (OSError, AttributeError):  # not there yet; or the system cannot say
             return False
         return True
 
-    def _file(self, spots: Spots, at: int) -> OpenFile:
-        key = (spots.folder, spots.shards[at])
+    def _file(self, spots: Spots, shard: int) -> OpenFile:
+        key = (spots.folder, shard)
         file = self.files.open.get(key)
         if file is None:
-            return self.files.get(key, spots.file(at))
+            return self.files.get(key, spots.dataset.tar(spots.size, shard))
         file.recent = True
         return file
 
     def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
-        key, offset = (spots.folder, spots.shards[at]), spots.offsets[at]
+        shard, offset = spots.shards[at], spots.offsets[at]
         try:
-            file = self.files.open.get(key)
-            if file is None:
-                file = self.files.get(key, spots.file(at))
-            else:
-                file.recent = True
+            file = self._file(spots, shard)
             found = preadv(file.fd, buffers, offset)
             if found != spots.lengths[at]:
                 found = read_on(file.fd, buffers, offset, found)
         except OSError as error:
-            self.files.drop(key)  # it may be repaired before the next read
+            self.files.drop((spots.folder, shard))  # it may be repaired before the next read
             raise unreadable(error, spots, at) from error
         crc = 0
         for buffer in buffers:
             crc = crc32(buffer, crc)
         # What a short read leaves of an earlier one in the buffers may have the right crc32.
         if crc != spots.crcs[at] or found != spots.lengths[at]:
-            self.files.drop(key)
+            self.files.drop((spots.folder, shard))
             raise damaged(spots, at, found)
 
     def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
-        places = {shard: at for at, shard in enumerate(spots.shards[begin:end], begin)}
+        shards = dict.fromkeys(spots.places[begin:end, 0].tolist())
         try:
-            return {shard: self._source(spots, at) for shard, at in places.items()}
-        except (OSError, PipelineError):
+            return {shard: self._source(spots, shard) for shard in shards}
+        except OSError:
             return {}
 
-    def _source(self, spots: Spots, at: int) -> Source:
-        return self._file(spots, at)
+    def _source(self, spots: Spots, shard: int) -> Source:
+        return self._file(spots, shard)
 
     def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
         pass

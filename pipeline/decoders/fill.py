@@ -63,9 +63,9 @@ class Filler:
         sources = self._store.sources(spots, begin, end)
         if not sources:
             return range(begin, end)
-        places = (spots.shards, spots.offsets, spots.lengths, spots.crcs, begin, end)
         header = npy_header(size) if form == "raw" else b""
-        left = native.fill(sources, *places, job.pixels, size, header, self._fast)
+        where = (spots.places, begin, end, job.pixels)
+        left = native.fill(sources, *where, size, header, self._fast)
         self._store.done(spots, begin, end, left)
         return left
 

@@ -26,7 +26,10 @@
 
 #define CHANNELS 3
 #define PAGE 4096 /* bytes that the processor reads ahead in by itself */
-#define COLUMNS 4 /* shards, offsets, lengths, crcs */
+
+typedef struct { /* a line of Spots.places */
+    int64_t shard, offset, length, crc;
+} Place;
 
 typedef struct {
     Py_buffer mapped; /* all bytes of a file; .obj is NULL if it is read through fd */
@@ -35,7 +38,7 @@ typedef struct {
 
 typedef struct {
     const Source *source;
-    long long offset;
+    off_t offset;
     size_t length;
     uint32_t crc;
     bool done;
@@ -164,13 +167,13 @@ typedef struct {
     Source *sources; /* as many as there may be at most */
 } Piece;
 
-static int open_source(Piece *piece, PyObject *files, PyObject *shard) {
-    PyObject *file = PyDict_GetItemWithError(files, shard);
+static int open_source(Piece *piece, PyObject *files, int64_t shard) {
+    PyObject *number = PyLong_FromLongLong(shard);
+    PyObject *file = number ? PyDict_GetItemWithError(files, number) : NULL;
     Source *source = piece->sources + piece->opened;
-    if (!file) {
-        if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, shard);
-        return -1;
-    }
+    if (!file && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, number);
+    Py_XDECREF(number);
+    if (!file) return -1;
     if (PyObject_CheckBuffer(file)) {
         if (PyObject_GetBuffer(file, &source->mapped, PyBUF_SIMPLE)) return -1;
     } else if ((source->fd = PyObject_AsFileDescriptor(file)) < 0) {
@@ -180,28 +183,17 @@ static int open_source(Piece *piece, PyObject *files, PyObject *shard) {
     return 0;
 }
 
-static int set_place(Sample *sample, PyObject *offset, PyObject *length, PyObject *crc) {
-    sample->offset = PyLong_AsLongLong(offset);
-    sample->length = PyLong_AsSize_t(length);
-    sample->crc = (uint32_t)PyLong_AsUnsignedLong(crc);
-    if (PyErr_Occurred()) return -1;
-    if (sample->offset >= 0) return 0;
-    PyErr_SetString(PyExc_ValueError, "an offset is negative");
-    return -1;
-}
-
 /* Neighbours of one shard share its source; samples come in the order in which they are stored. */
-static int open_piece(Piece *piece, PyObject *files, PyObject *columns[], Py_ssize_t begin) {
-    long last = 0;
+static int open_piece(Piece *piece, PyObject *files, const Place *places) {
     for (Py_ssize_t at = 0; at < piece->count; at++) {
-        PyObject *place[COLUMNS];
-        for (int column = 0; column < COLUMNS; column++) place[column] = PyList_GET_ITEM(columns[column], begin + at);
-        long shard = PyLong_AsLong(place[0]);
-        if (shard == -1 && PyErr_Occurred()) return -1;
-        if ((!at || shard != last) && open_source(piece, files, place[0])) return -1;
-        if (set_place(piece->samples + at, place[1], place[2], place[3])) return -1;
-        piece->samples[at].source = piece->sources + piece->opened - 1;
-        last = shard;
+        const Place *place = places + at;
+        if ((!at || place->shard != place[-1].shard) && open_source(piece, files, place->shard)) return -1;
+        bool possible = place->offset >= 0 && place->length >= 0;
+        Sample *sample = piece->samples + at;
+        sample->source = piece->sources + piece->opened - 1;
+        sample->offset = possible ? place->offset : 0;
+        sample->length = possible ? (size_t)place->length : 0; /* which no picture has */
+        sample->crc = (uint32_t)place->crc;
     }
     return 0;
 }
@@ -223,12 +215,12 @@ static PyObject *not_done(const Sample *samples, Py_ssize_t count, Py_ssize_t be
     return positions;
 }
 
-static PyObject *fill_piece(PyObject *files, PyObject *columns[], Py_ssize_t begin, Py_ssize_t end,
+static PyObject *fill_piece(PyObject *files, const Py_buffer *places, Py_ssize_t begin, Py_ssize_t end,
                             const Py_buffer *out, unsigned size, const Py_buffer *header, bool fast) {
     bool fits = size > 0 && size <= JPEG_MAX_DIMENSION && begin >= 0 && begin <= end;
     size_t pixels = (size_t)size * size * CHANNELS;
     fits = fits && (size_t)end <= (size_t)out->len / pixels;
-    for (int column = 0; column < COLUMNS; column++) fits = fits && end <= PyList_GET_SIZE(columns[column]);
+    fits = fits && (size_t)end <= (size_t)places->len / sizeof(Place);
     if (!fits) return PyErr_Format(PyExc_ValueError, "samples %zd to %zd do not fit", begin, end);
     Piece piece = {.count = end - begin};
     piece.samples = PyMem_Calloc((size_t)piece.count, sizeof *piece.samples);
@@ -236,7 +228,7 @@ static PyObject *fill_piece(PyObject *files, PyObject *columns[], Py_ssize_t beg
     PyObject *left = NULL;
     if (!piece.samples || !piece.sources) {
         PyErr_NoMemory();
-    } else if (!open_piece(&piece, files, columns, begin)) {
+    } else if (!open_piece(&piece, files, (const Place *)places->buf + begin)) {
         bool enough;
         Py_BEGIN_ALLOW_THREADS
         uint8_t *first = (uint8_t *)out->buf + (size_t)begin * pixels;
@@ -250,24 +242,25 @@ static PyObject *fill_piece(PyObject *files, PyObject *columns[], Py_ssize_t beg
 }
 
 PyDoc_STRVAR(fill_doc,
-             "fill(files, shards, offsets, lengths, crcs, begin, end, out, size, header, fast) -> list[int]\n\n"
+             "fill(files, places, begin, end, out, size, header, fast) -> list[int]\n\n"
              "Pixels of the samples `begin` up to `end` into their rows of `out`; returns the positions that\n"
              "were left alone. `files`: by shard, something with fileno(), or a buffer with all bytes of one.\n"
-             "`header`: what stands before raw pixels; empty for JPEG.");
+             "`places`: of each sample, as int64: shard, offset, length, crc32. `header`: what stands before\n"
+             "raw pixels; empty for JPEG.");
 
 static PyObject *fill(PyObject *Py_UNUSED(module), PyObject *arguments) {
-    PyObject *files, *columns[COLUMNS];
+    PyObject *files;
     Py_ssize_t begin, end;
-    Py_buffer out, header;
+    Py_buffer places, out, header;
     unsigned size;
     int fast;
-    if (!PyArg_ParseTuple(arguments, "O!O!O!O!O!nnw*Iy*p", &PyDict_Type, &files, &PyList_Type, &columns[0],
-                          &PyList_Type, &columns[1], &PyList_Type, &columns[2], &PyList_Type, &columns[3],
-                          &begin, &end, &out, &size, &header, &fast))
+    if (!PyArg_ParseTuple(arguments, "O!y*nnw*Iy*p", &PyDict_Type, &files, &places, &begin, &end, &out, &size,
+                          &header, &fast))
         return NULL;
-    PyObject *left = fill_piece(files, columns, begin, end, &out, size, &header, fast != 0);
+    PyObject *left = fill_piece(files, &places, begin, end, &out, size, &header, fast != 0);
     PyBuffer_Release(&header);
     PyBuffer_Release(&out);
+    PyBuffer_Release(&places);
     return left;
 }
 

@@ -1,11 +1,11 @@
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.store import Source
 
 def fill(
     files: dict[int, Source],
-    shards: list[int],
-    offsets: list[int],
-    lengths: list[int],
-    crcs: list[int],
+    places: NDArray[np.int64],
     begin: int,
     end: int,
     out: memoryview,

@@ -60,10 +60,10 @@ def many_files(built: Path, folder: Path, count: int) -> Spots:
     parts = [bytes([number % 256]) * (50 + number) for number in range(count)]
     for number, part in enumerate(parts):
         (folder / "24" / f"shard-{number:06d}.tar").write_bytes(b"before" + part + b"after")
+    places = [(number, 6, len(part), zlib.crc32(part)) for number, part in enumerate(parts)]
     return Spots(
         Dataset(folder, dataset.manifest, dataset.index), 24, np.zeros(count, np.int64),
-        list(range(count)), [6] * count, [len(part) for part in parts],
-        [zlib.crc32(part) for part in parts], str(folder / "24"),
+        np.array(places), str(folder / "24"),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ native = pytest.importorskip(
 
 STORES = [LocalStore, MappedStore]
 UNTOUCHED = 77
+OFFSET, LENGTH, CRC = 1, 2, 3
 
 
 def filled(
@@ -35,7 +37,7 @@ def filled(
     out = np.full((len(spots), spots.size, spots.size, 3), UNTOUCHED, np.uint8)
     left = native.fill(
         store.sources(spots, begin, len(spots)),
-        *(spots.shards, spots.offsets, spots.lengths, spots.crcs), begin, len(spots),
+        spots.places, begin, len(spots),
         out.reshape(-1).data, spots.size,
         npy_header(spots.size) if spots.encoding.format == "raw" else b"", fast,
     )  # fmt: skip
@@ -147,13 +149,32 @@ def test_bytes_with_another_checksum_and_files_that_end_are_left_alone(
     if form == "raw":
         stored = [npy(pixels) for pixels in by_pillow(stored)]
     spots = planted(tmp_path, stored, form)
-    spots.crcs[1] ^= 1
+    spots.places[1, CRC] ^= 1
     with spots.file(0).open("r+b") as file:
         file.truncate(spots.offsets[3] + spots.lengths[3] - 1)
     _, left = filled(spots, store())
     assert left == [1, 3]
-    spots.offsets[0] = 2**62
-    assert filled(spots, store())[1] == [0, 1, 3]
+    for offset in (2**62, -1):
+        spots.places[0, OFFSET] = offset
+        assert filled(spots, store())[1] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("form", ["jpeg:95", "raw"])
+def test_a_place_that_cannot_be_is_left_alone(
+    form: str, store: type[LocalStore], tmp_path: Path
+) -> None:
+    stored = jpegs(3)
+    if form == "raw":
+        stored = [npy(pixels) for pixels in by_pillow(stored)]
+    spots = planted(tmp_path, stored, form)
+    for column, value in ((OFFSET, -1), (OFFSET, 2**63 - 1), (LENGTH, -1), (LENGTH, 0), (CRC, -1)):
+        for crc in (spots.places[1, CRC], 0):
+            places = spots.places.copy()
+            places[1, CRC] = crc
+            places[1, column] = value
+            changed = replace(spots, places=places)
+            assert filled(changed, store())[1] == [1]
 
 
 def test_samples_of_several_shards_come_out_of_their_own(tmp_path: Path) -> None:
@@ -161,27 +182,22 @@ def test_samples_of_several_shards_come_out_of_their_own(tmp_path: Path) -> None
     needed = by_pillow(pictures)
     one, two = planted(tmp_path / "one", pictures), planted(tmp_path / "two", pictures[::-1])
     files = LocalStore().sources(one, 0, 8) | {5: LocalStore().sources(two, 0, 8)[0]}
-    shards = [0, 0, 5, 5, 0, 5, 5, 0]
-    columns = [
-        [(a if shard == 0 else b) for shard, a, b in zip(shards, first, second, strict=True)]
-        for first, second in (
-            (one.offsets, two.offsets), (one.lengths, two.lengths), (one.crcs, two.crcs)
-        )
-    ]  # fmt: skip
+    second = np.array([False, False, True, True, False, True, True, False])
+    places = np.where(second[:, None], two.places, one.places)
+    places[second, 0] = 5
     out = np.zeros((8, SIZE, SIZE, 3), np.uint8)
-    assert not native.fill(files, shards, *columns, 0, 8, out.data.cast("B"), SIZE, b"", False)  # noqa: FBT003
-    for at, shard in enumerate(shards):
-        assert np.array_equal(out[at], needed[at if shard == 0 else 7 - at])
+    assert not native.fill(files, places, 0, 8, out.data.cast("B"), SIZE, b"", False)  # noqa: FBT003
+    for at in range(8):
+        assert np.array_equal(out[at], needed[7 - at if second[at] else at])
 
 
 def test_what_cannot_be_asked_is_an_error_and_touches_nothing(tmp_path: Path) -> None:
     spots, store = planted(tmp_path, jpegs(3)), LocalStore()
     out = bytearray(3 * SIZE * SIZE * 3)
-    places = [spots.shards, spots.offsets, spots.lengths, spots.crcs]
-    files = store.sources(spots, 0, 3)
+    places, files = spots.places, store.sources(spots, 0, 3)
 
     def fill(*changed: Any, out: Any = out, begin: int = 0, end: int = 3, size: int = SIZE) -> None:
-        native.fill(*(changed or (files, *places)), begin, end, out, size, b"", False)  # noqa: FBT003
+        native.fill(*(changed or (files, places)), begin, end, out, size, b"", False)  # noqa: FBT003
 
     refused: list[tuple[type[Exception], Callable[[], None]]] = [
         (ValueError, lambda: fill(out=out[:-1])),
@@ -190,13 +206,12 @@ def test_what_cannot_be_asked_is_an_error_and_touches_nothing(tmp_path: Path) ->
         (ValueError, lambda: fill(begin=2, end=1)),
         (ValueError, lambda: fill(size=0)),
         (ValueError, lambda: fill(size=2**31)),
-        (ValueError, lambda: fill(files, places[0], spots.offsets[:2], *places[2:])),
-        (ValueError, lambda: fill(files, places[0], [-1, 0, 0], *places[2:])),
-        (OverflowError, lambda: fill(files, *places[:2], [-1, 0, 0], spots.crcs)),
-        (TypeError, lambda: fill(files, places[0], ["0", "1", "2"], *places[2:])),
-        (TypeError, lambda: fill(list(files), *places)),
-        (TypeError, lambda: fill({0: None}, *places)),
-        (KeyError, lambda: fill({1: files[0]}, *places)),
+        (ValueError, lambda: fill(files, places[:2])),
+        (ValueError, lambda: fill(files, places.T)),
+        (TypeError, lambda: fill(files, places.tolist())),
+        (TypeError, lambda: fill(list(files), places)),
+        (TypeError, lambda: fill({0: None}, places)),
+        (KeyError, lambda: fill({1: files[0]}, places)),
         (TypeError, lambda: fill(out=bytes(out))),
     ]
     for error, call in refused:
@@ -218,8 +233,7 @@ def test_nothing_is_kept_of_what_it_was_given(tmp_path: Path) -> None:
             memory = process.memory_info().rss
     assert process.memory_info().rss - memory < 4 * 2**20
     out = bytearray(len(spots) * SIZE * SIZE * 3)
-    places = (spots.shards, spots.offsets, spots.lengths, spots.crcs, 0, len(spots))
-    native.fill(files, *places, out, SIZE, b"", False)  # noqa: FBT003
+    native.fill(files, spots.places, 0, len(spots), out, SIZE, b"", False)  # noqa: FBT003
     left = sys.getrefcount(files[0])  # an assert would add to it
     assert left == held
     out.clear()  # nobody holds on to it
