@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,13 @@ from pipeline.streaming.targets import RGB
 NCHW: Final = (0, 3, 1, 2)
 
 
+class _Order(NamedTuple):
+    """Of a side, in the order of delivery. Chunks cut out their part when asked: few ask for these."""
+
+    positions: torch.Tensor
+    valid: torch.Tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Some images of one side of an episode."""
@@ -33,13 +40,21 @@ class Chunk:
     """uint8, n x 3 x size x size, channels_last in memory."""
     labels: torch.Tensor
     """int64, 0 to way - 1."""
-    positions: torch.Tensor
-    """int64: which of the plan's support (or query) rows these are."""
-    valid: torch.Tensor
-    """bool: False where a sample could not be had and `images` is zeros (`on_error="mask"`)."""
+    _order: _Order
+    _part: slice
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64: which of the plan's support (or query) rows these are."""
+        return self._order.positions[self._part]
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """bool: False where a sample could not be had and `images` is zeros (`on_error="mask"`)."""
+        return self._order.valid[self._part]
 
 
 class Feed:
@@ -98,7 +113,8 @@ class Delivery:
         """int64: which of the plan's rows stand where, in the order of delivery."""
         self.labels = torch.from_numpy(side.labels[order]).to(feed.device)
         """int64, in the order of delivery."""
-        self._valid = torch.ones(len(side), dtype=torch.bool, device=feed.device)
+        valid = torch.ones(len(side), dtype=torch.bool, device=feed.device)
+        self._order = _Order(self.positions, valid)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -127,7 +143,7 @@ class Delivery:
         """bool, in the order of delivery: which images are there; waits for the last one."""
         for _ in self:
             pass
-        return self._valid
+        return self._order.valid
 
     def _again(self, begin: int = 0) -> Iterator[Chunk]:
         taken = begin
@@ -151,16 +167,16 @@ class Delivery:
         part = slice(arrived.begin, arrived.end)
         if len(arrived.masked):
             places = torch.from_numpy(arrived.begin + arrived.masked)
-            self._valid[places.to(self._valid.device)] = False
+            self._order.valid[places.to(self._feed.device)] = False
         self._memory = arrived.side
         self._seen = arrived.end
         images = arrived.room.permute(NCHW)
-        return Chunk(images, self.labels[part], self.positions[part], self._valid[part])
+        return Chunk(images, self.labels[part], self._order, part)
 
     def _nothing(self) -> Chunk:
         size = self._feed.image_size
         none = torch.empty(0, size, size, RGB, dtype=torch.uint8, device=self._feed.device)
-        return Chunk(none.permute(NCHW), self.labels[:0], self.positions[:0], self._valid[:0])
+        return Chunk(none.permute(NCHW), self.labels[:0], self._order, slice(0))
 
 
 class Support(Delivery):
