@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.errors import IntegrityError
 from pipeline.files import Files, OpenFile, crc32, most_files
-from pipeline.store import LocalStore, Spots, damaged, unreadable
+from pipeline.store import LocalStore, Source, Spots, damaged, unreadable
 
 DESCRIPTORS: Final = 2  # of each file: its own, and the one that its mapping keeps
 
@@ -28,10 +28,10 @@ class MappedFile(OpenFile):
         self._map: mmap | None = None
         self._view = memoryview(b"")
 
-    def view(self) -> memoryview:
-        """As many bytes as the file has at this moment. Raises OSError."""
+    def view(self, *, now: bool = True) -> memoryview:
+        """As many bytes as the file has at this moment, or had when it was mapped. Raises OSError."""
         view = self._view
-        if self._map is None or self._map.size() != len(view):
+        if self._map is None or (now and self._map.size() != len(view)):
             view = self._view = self._whole()
         return view
 
@@ -63,7 +63,7 @@ class MappedStore(LocalStore):
         for at in positions:
             if spots.shards[at] != last:
                 try:
-                    last, shard = spots.shards[at], self._source(spots, spots.shards[at])
+                    last, shard = spots.shards[at], self._mapped(spots, spots.shards[at]).view()
                 except OSError as error:
                     self.files.drop((spots.folder, spots.shards[at]))
                     reason = unreadable(error, spots, at)
@@ -79,11 +79,14 @@ class MappedStore(LocalStore):
                 last = -1  # it may be repaired before the next one is read
                 yield damaged(spots, at, len(data))
 
-    def _source(self, spots: Spots, shard: int) -> memoryview:
-        """All bytes of a file."""
+    def _mapped(self, spots: Spots, shard: int) -> MappedFile:
         file = self._file(spots, shard)
         assert isinstance(file, MappedFile)
-        return file.view()
+        return file
+
+    def _source(self, spots: Spots, shard: int) -> Source:
+        file = self._mapped(spots, shard)
+        return file, file.view(now=False)
 
     def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
         """A copy, for those who need one."""

@@ -23,8 +23,8 @@ from pipeline.index import Dataset
 from pipeline.layout import key_text
 from pipeline.records import Encoding
 
-Source: TypeAlias = "OpenFile | memoryview"
-"""Where samples' bytes are: in a file, or among all bytes of one."""
+Source: TypeAlias = "OpenFile | tuple[OpenFile, memoryview]"
+"""Where samples' bytes are: in a file that is read, or that is mapped, which may be shorter by now."""
 
 GAP: Final = 64 * 2**10  # bytes between two samples that are read rather than skipped
 PROBES: Final = 2  # samples of a chunk that are looked at to know whether it is in memory

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -33,8 +34,9 @@ typedef struct { /* a line of Spots.places */
 } Place;
 
 typedef struct {
-    Py_buffer mapped; /* all bytes of a file; .obj is NULL if it is read through fd */
     int fd;
+    Py_buffer mapped; /* all bytes of the file; .obj is NULL if it is read through fd */
+    size_t whole;     /* how many of these bytes the file still has */
 } Source;
 
 typedef struct {
@@ -62,10 +64,9 @@ static bool sound(const uint8_t *data, const Sample *sample) {
 
 /* The bytes of a mapped sample; NULL if the file ends before. */
 static const uint8_t *looked_at(const Sample *sample) {
-    const Py_buffer *mapped = &sample->source->mapped;
-    size_t whole = (size_t)mapped->len;
+    size_t whole = sample->source->whole;
     if (sample->length > whole || (size_t)sample->offset > whole - sample->length) return NULL;
-    return (const uint8_t *)mapped->buf + sample->offset;
+    return (const uint8_t *)sample->source->mapped.buf + sample->offset;
 }
 
 /* The verified bytes of a sample, in `scratch` if they have to be read; NULL if they are not sound. */
@@ -180,11 +181,9 @@ static int open_source(Piece *piece, PyObject *files, int64_t shard) {
     if (!file && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, number);
     Py_XDECREF(number);
     if (!file) return -1;
-    if (PyObject_CheckBuffer(file)) {
-        if (PyObject_GetBuffer(file, &source->mapped, PyBUF_SIMPLE)) return -1;
-    } else if ((source->fd = PyObject_AsFileDescriptor(file)) < 0) {
-        return -1;
-    }
+    bool mapped = PyTuple_Check(file) && PyTuple_GET_SIZE(file) == 2;
+    if ((source->fd = PyObject_AsFileDescriptor(mapped ? PyTuple_GET_ITEM(file, 0) : file)) < 0) return -1;
+    if (mapped && PyObject_GetBuffer(PyTuple_GET_ITEM(file, 1), &source->mapped, PyBUF_SIMPLE)) return -1;
     piece->opened++;
     return 0;
 }
@@ -202,6 +201,15 @@ static int open_piece(Piece *piece, PyObject *files, const Place *places) {
         sample->crc = (uint32_t)place->crc;
     }
     return 0;
+}
+
+/* Looking at what a mapped file no longer has would end the process. */
+static void measure(Piece *piece) {
+    for (Source *source = piece->sources; source < piece->sources + piece->opened; source++) {
+        struct stat now;
+        if (!source->mapped.obj || fstat(source->fd, &now)) continue;
+        source->whole = now.st_size < source->mapped.len ? (size_t)now.st_size : (size_t)source->mapped.len;
+    }
 }
 
 static void close_piece(Piece *piece) {
@@ -237,6 +245,7 @@ static PyObject *fill_piece(PyObject *files, const Py_buffer *places, Py_ssize_t
     } else if (!open_piece(&piece, files, (const Place *)places->buf + begin)) {
         bool enough;
         Py_BEGIN_ALLOW_THREADS
+        measure(&piece);
         uint8_t *first = (uint8_t *)out->buf + (size_t)begin * pixels;
         enough = header->len ? fill_raw(piece.samples, piece.count, first, pixels, header)
                              : fill_jpeg(piece.samples, piece.count, first, size, fast);
@@ -250,7 +259,7 @@ static PyObject *fill_piece(PyObject *files, const Py_buffer *places, Py_ssize_t
 PyDoc_STRVAR(fill_doc,
              "fill(files, places, begin, end, out, size, header, fast) -> list[int]\n\n"
              "Pixels of the samples `begin` up to `end` into their rows of `out`; returns the positions that\n"
-             "were left alone. `files`: by shard, something with fileno(), or a buffer with all bytes of one.\n"
+             "were left alone. `files`: by shard, something with fileno(), or that and a buffer with all its bytes.\n"
              "`places`: of each sample, as int64: shard, offset, length, crc32. `header`: what stands before\n"
              "raw pixels; empty for JPEG.");
 

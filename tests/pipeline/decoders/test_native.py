@@ -177,6 +177,25 @@ def test_a_place_that_cannot_be_is_left_alone(
             assert filled(changed, store())[1] == [1]
 
 
+@pytest.mark.parametrize("form", ["jpeg:95", "raw"])
+def test_a_mapped_file_that_was_cut_since_is_not_looked_at_beyond_its_end(
+    form: str, tmp_path: Path
+) -> None:
+    stored = [*jpegs(2), *jpegs(1, 24) * 400]  # several pages, or nothing would happen
+    if form == "raw":
+        stored = [npy(by_pillow(jpegs(1))[0])] * 20
+    spots = planted(tmp_path, stored, form)
+    files = MappedStore().sources(spots, 0, len(spots))
+    with spots.file(0).open("r+b") as file:
+        file.truncate(spots.offsets[1])
+    out = np.full((len(spots), SIZE, SIZE, 3), UNTOUCHED, np.uint8)
+    header = npy_header(SIZE) if form == "raw" else b""
+    where = (spots.places, 0, len(spots), out.reshape(-1).data)
+    left = native.fill(files, *where, SIZE, header, False)  # noqa: FBT003
+    assert left == list(range(1, len(spots)))
+    assert (out[1:] == UNTOUCHED).all()
+
+
 def test_samples_of_several_shards_come_out_of_their_own(tmp_path: Path) -> None:
     pictures = jpegs(8)
     needed = by_pillow(pictures)
