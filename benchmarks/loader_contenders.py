@@ -60,10 +60,11 @@ def ours(
 
 
 def uncompiled(case: Case, decoder: Any) -> Iterator[Seen]:
-    """As where native.c could not be compiled: sample by sample, through simplejpeg."""
+    """As where nothing could be compiled: sample by sample, through simplejpeg."""
     from pipeline.decoders import fill  # noqa: PLC0415
+    from pipeline.samplers import pool  # noqa: PLC0415
 
-    fill.native = None  # type: ignore[assignment,attr-defined]
+    fill.native = pool.native = None  # type: ignore[assignment,attr-defined]
     yield from ours(case, decoder)
 
 

@@ -12,6 +12,11 @@ from pipeline.errors import UsageError
 from pipeline.index import Dataset
 from pipeline.records import SPLITS
 
+try:
+    from pipeline.samplers import native
+except ImportError:  # not compiled: that takes a C compiler
+    native = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
@@ -130,9 +135,22 @@ def distinct(
     decks = (sizes.cumsum() - sizes).repeat(counts)
     steps = steps_within(counts)
     chosen = random.randint(steps, sizes.repeat(counts), dtype=np.int64)
+    return dealt(decks + steps, decks + chosen) - decks
+
+
+def dealt(tops: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The card at each of these places, where the one on top is put then.
+
+    >>> dealt(np.array([0, 1, 2]), np.array([2, 2, 2])).tolist()
+    [2, 0, 1]
+    """
+    if native is not None:
+        cards: NDArray[np.int64] = places.copy()
+        native.deal(tops, cards)
+        return cards
     moved: dict[int, int] = {}
-    cards = []
-    for top, place in zip((decks + steps).tolist(), (decks + chosen).tolist(), strict=True):
-        cards.append(moved.get(place, place))
+    dealt = []
+    for top, place in zip(tops.tolist(), places.tolist(), strict=True):
+        dealt.append(moved.get(place, place))
         moved[place] = moved.get(top, top)
-    return np.array(cards, np.int64) - decks
+    return np.array(dealt, np.int64)

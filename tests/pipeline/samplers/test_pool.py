@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.index import Dataset
+from pipeline.samplers import pool as pool_module
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.pool import Pool, distinct
 from tests.pipeline.samplers import chi_square
@@ -64,6 +66,16 @@ def test_an_absent_split_names_those_that_are_there() -> None:
         Pool.of(dataset, "valid")
 
 
+@pytest.fixture(params=["compiled", "uncompiled"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to deal."""
+    if request.param == "uncompiled":
+        monkeypatch.setattr(pool_module, "native", None)
+    elif find_spec("pipeline.samplers.native") is None:
+        pytest.skip("not compiled here: that takes a C compiler")
+
+
+@pytest.mark.usefixtures("way")
 def test_drawn_numbers_are_different_and_within_their_class() -> None:
     random = np.random.RandomState(0)
     sizes, counts = np.array([1, 7, 10**12, 30]), np.array([1, 7, 40, 10])
@@ -75,6 +87,7 @@ def test_drawn_numbers_are_different_and_within_their_class() -> None:
             assert part.max() < size
 
 
+@pytest.mark.usefixtures("way")
 def test_every_order_of_every_choice_is_equally_likely() -> None:
     random = np.random.RandomState(0)
     draws = 24_000
@@ -85,11 +98,45 @@ def test_every_order_of_every_choice_is_equally_likely() -> None:
     assert chi_square.even(list(found.values())) > 0.01
 
 
+@pytest.mark.usefixtures("way")
 def test_a_row_is_as_likely_in_the_first_place_as_in_the_last_of_a_large_class() -> None:
     random = np.random.RandomState(0)
     drawn = np.array([distinct(random, np.array([50]), np.array([20])) for _ in range(5000)])
     for place in (0, 10, 19):
         assert chi_square.even(np.bincount(drawn[:, place], minlength=50)) > 0.01
+
+
+def test_both_ways_deal_the_same_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pipeline.samplers.native", exc_type=ImportError)
+    random = np.random.default_rng(0)
+    compiled, uncompiled = [], []
+    for seed in range(300):
+        most = random.choice([1, 3, 100, 10**6])
+        sizes = random.integers(1, most + 1, random.integers(1, 40))
+        counts = np.minimum(sizes, random.integers(0, 40, len(sizes)))
+        counts[0] = max(counts[0], 1)
+        compiled.append(distinct(np.random.RandomState(seed), sizes, counts).tolist())
+        with monkeypatch.context() as patch:
+            patch.setattr(pool_module, "native", None)
+            uncompiled.append(distinct(np.random.RandomState(seed), sizes, counts).tolist())
+    assert compiled == uncompiled
+
+
+def test_what_was_compiled_refuses_what_cannot_be_dealt() -> None:
+    native = pytest.importorskip("pipeline.samplers.native", exc_type=ImportError)
+    two, three = np.arange(2), np.arange(3)
+    frozen = three.copy()
+    frozen.setflags(write=False)
+    for error, tops, places in (
+        (ValueError, two, three),
+        (ValueError, three, three - 1),
+        (ValueError, three - 1, three.copy()),
+        (TypeError, [0, 1], two),
+        ((ValueError, TypeError, BufferError), three, frozen),
+    ):
+        with pytest.raises(error):
+            native.deal(tops, places)
+    native.deal(two[:0], two[:0])
 
 
 def test_images_of_one_track_are_no_likelier_together_than_chance() -> None:
