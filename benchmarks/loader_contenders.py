@@ -64,7 +64,7 @@ def uncompiled(case: Case, decoder: Any) -> Iterator[Seen]:
     from pipeline.decoders import fill  # noqa: PLC0415
     from pipeline.samplers import pool  # noqa: PLC0415
 
-    fill.native = pool.native = None  # type: ignore[assignment,attr-defined]
+    fill.native = pool.deal = None  # type: ignore[assignment,attr-defined]
     yield from ours(case, decoder)
 
 

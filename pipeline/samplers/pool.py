@@ -13,9 +13,9 @@ from pipeline.index import Dataset
 from pipeline.records import SPLITS
 
 try:
-    from pipeline.samplers import native
+    from pipeline.samplers.native import deal
 except ImportError:  # not compiled: that takes a C compiler
-    native = None  # type: ignore[assignment]
+    deal = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,9 +144,9 @@ def dealt(tops: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int6
     >>> dealt(np.array([0, 1, 2]), np.array([2, 2, 2])).tolist()
     [2, 0, 1]
     """
-    if native is not None:
+    if deal is not None:
         cards: NDArray[np.int64] = places.copy()
-        native.deal(tops, cards)
+        deal(tops, cards)
         return cards
     moved: dict[int, int] = {}
     dealt = []

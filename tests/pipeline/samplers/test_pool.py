@@ -70,7 +70,7 @@ def test_an_absent_split_names_those_that_are_there() -> None:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to deal."""
     if request.param == "uncompiled":
-        monkeypatch.setattr(pool_module, "native", None)
+        monkeypatch.setattr(pool_module, "deal", None)
     elif find_spec("pipeline.samplers.native") is None:
         pytest.skip("not compiled here: that takes a C compiler")
 
@@ -117,7 +117,7 @@ def test_both_ways_deal_the_same_cards(monkeypatch: pytest.MonkeyPatch) -> None:
         counts[0] = max(counts[0], 1)
         compiled.append(distinct(np.random.RandomState(seed), sizes, counts).tolist())
         with monkeypatch.context() as patch:
-            patch.setattr(pool_module, "native", None)
+            patch.setattr(pool_module, "deal", None)
             uncompiled.append(distinct(np.random.RandomState(seed), sizes, counts).tolist())
     assert compiled == uncompiled
 
