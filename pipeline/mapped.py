@@ -63,13 +63,9 @@ class MappedStore(LocalStore):
         for at in positions:
             if spots.shards[at] != last:
                 try:
-                    last, shard = spots.shards[at], self._mapped(spots, spots.shards[at]).view()
-                except OSError as error:
-                    self.files.drop((spots.folder, spots.shards[at]))
-                    reason = unreadable(error, spots, at)
-                    if not isinstance(reason, IntegrityError):
-                        raise reason from error
-                    yield reason
+                    last, shard = spots.shards[at], self._shard(spots, at)
+                except IntegrityError as error:
+                    yield error
                     continue
             data = shard[spots.offsets[at] : spots.offsets[at] + spots.lengths[at]]
             if crc32(data) == spots.crcs[at]:
@@ -78,6 +74,14 @@ class MappedStore(LocalStore):
                 self.files.drop((spots.folder, last))
                 last = -1  # it may be repaired before the next one is read
                 yield damaged(spots, at, len(data))
+
+    def _shard(self, spots: Spots, at: int) -> memoryview:
+        """All bytes, by now, of the file that a sample lies in."""
+        try:
+            return self._mapped(spots, spots.shards[at]).view()
+        except OSError as error:
+            self.files.drop((spots.folder, spots.shards[at]))
+            raise unreadable(error, spots, at) from error
 
     def _mapped(self, spots: Spots, shard: int) -> MappedFile:
         file = self._file(spots, shard)

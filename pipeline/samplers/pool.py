@@ -149,8 +149,8 @@ def dealt(tops: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int6
         deal(tops, cards)
         return cards
     moved: dict[int, int] = {}
-    dealt = []
+    taken = []
     for top, place in zip(tops.tolist(), places.tolist(), strict=True):
-        dealt.append(moved.get(place, place))
+        taken.append(moved.get(place, place))
         moved[place] = moved.get(top, top)
-    return np.array(dealt, np.int64)
+    return np.array(taken, np.int64)

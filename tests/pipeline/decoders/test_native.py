@@ -15,7 +15,7 @@ import simplejpeg
 
 from pipeline.decoders.fill import npy_header
 from pipeline.mapped import MappedStore
-from pipeline.store import LocalStore, Spots
+from pipeline.store import LocalStore, Source, Spots
 from tests.pictures import picture
 from tests.pipeline.decoders.planted import SIZE, by_pillow, encoded, jpegs, npy, planted
 
@@ -34,14 +34,24 @@ def filled(
     spots: Spots, store: LocalStore, begin: int = 0, *, fast: bool = False
 ) -> tuple[Any, list[int]]:
     """Pixels from `begin` on, and the positions that were left alone."""
+    return filled_from(store.sources(spots, begin, len(spots)), spots, begin, fast=fast)
+
+
+def filled_from(
+    files: dict[int, Source], spots: Spots, begin: int = 0, *, fast: bool = False
+) -> tuple[Any, list[int]]:
     out = np.full((len(spots), spots.size, spots.size, 3), UNTOUCHED, np.uint8)
     left = native.fill(
-        store.sources(spots, begin, len(spots)),
-        spots.places, begin, len(spots),
+        files, spots.places, begin, len(spots),
         out.reshape(-1).data, spots.size,
         npy_header(spots.size) if spots.encoding.format == "raw" else b"", fast,
     )  # fmt: skip
     return out, left
+
+
+def stored_as(form: str, pictures: list[bytes]) -> list[bytes]:
+    """These JPEGs, or their pixels."""
+    return [npy(pixels) for pixels in by_pillow(pictures)] if form == "raw" else pictures
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -71,8 +81,8 @@ def test_sound_raws_are_what_was_stored(store: type[LocalStore], tmp_path: Path)
 def test_what_lies_before_the_first_position_stays_as_it_is(form: str, tmp_path: Path) -> None:
     pictures = jpegs(9)
     needed = by_pillow(pictures)
-    stored = pictures if form != "raw" else [npy(pixels) for pixels in needed]
-    images, left = filled(planted(tmp_path, stored, form), LocalStore(), begin=4)
+    spots = planted(tmp_path, stored_as(form, pictures), form)
+    images, left = filled(spots, LocalStore(), begin=4)
     assert not left
     assert (images[:4] == UNTOUCHED).all()
     assert np.array_equal(images[4:], needed[4:])
@@ -145,10 +155,7 @@ def test_a_raw_with_another_header_or_length_is_left_alone(
 def test_bytes_with_another_checksum_and_files_that_end_are_left_alone(
     form: str, store: type[LocalStore], tmp_path: Path
 ) -> None:
-    stored = jpegs(4)
-    if form == "raw":
-        stored = [npy(pixels) for pixels in by_pillow(stored)]
-    spots = planted(tmp_path, stored, form)
+    spots = planted(tmp_path, stored_as(form, jpegs(4)), form)
     spots.places[1, CRC] ^= 1
     with spots.file(0).open("r+b") as file:
         file.truncate(spots.offsets[3] + spots.lengths[3] - 1)
@@ -164,10 +171,7 @@ def test_bytes_with_another_checksum_and_files_that_end_are_left_alone(
 def test_a_place_that_cannot_be_is_left_alone(
     form: str, store: type[LocalStore], tmp_path: Path
 ) -> None:
-    stored = jpegs(3)
-    if form == "raw":
-        stored = [npy(pixels) for pixels in by_pillow(stored)]
-    spots = planted(tmp_path, stored, form)
+    spots = planted(tmp_path, stored_as(form, jpegs(3)), form)
     for column, value in ((OFFSET, -1), (OFFSET, 2**63 - 1), (LENGTH, -1), (LENGTH, 0), (CRC, -1)):
         for crc in (spots.places[1, CRC], 0):
             places = spots.places.copy()
@@ -188,12 +192,9 @@ def test_a_mapped_file_that_was_cut_since_is_not_looked_at_beyond_its_end(
     files = MappedStore().sources(spots, 0, len(spots))
     with spots.file(0).open("r+b") as file:
         file.truncate(spots.offsets[1])
-    out = np.full((len(spots), SIZE, SIZE, 3), UNTOUCHED, np.uint8)
-    header = npy_header(SIZE) if form == "raw" else b""
-    where = (spots.places, 0, len(spots), out.reshape(-1).data)
-    left = native.fill(files, *where, SIZE, header, False)  # noqa: FBT003
+    images, left = filled_from(files, spots)
     assert left == list(range(1, len(spots)))
-    assert (out[1:] == UNTOUCHED).all()
+    assert (images[1:] == UNTOUCHED).all()
 
 
 def test_samples_of_several_shards_come_out_of_their_own(tmp_path: Path) -> None:
