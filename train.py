@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from learners import checkpoint
 from learners.learner import Task
-from learners.lite import Outcome, backward
-from learners.maml import MAML
-from learners.named import About
-from learners.protonets import ProtoNets
-from learners.trained import BEST, LAST
-from learners.training.config import Config, parse
-from learners.training.journal import Journal, draw_curve, memory_mb
-from learners.training.make import (
+from learners.lite.engine import Outcome, backward
+from learners.methods.catalogue import About
+from learners.methods.maml import MAML
+from learners.methods.protonets import ProtoNets
+from learners.processes import Team, team
+from learners.runs import BEST, LAST
+from learners.training.components import (
     describe,
     lite,
     make_learner,
@@ -37,16 +36,17 @@ from learners.training.make import (
     open_loader,
     precision,
 )
-from learners.training.team import Team, team
+from learners.training.config import Config, parse
+from learners.training.journal import Journal, draw_curve, memory_mb
 from learners.training.temperature import fit_temperature, said
 from learners.training.validate import better, validate
 from pipeline.command import run_command
 from pipeline.episodes import LITE_DRAW, TURN_DRAW, Sampler, generator
 from pipeline.errors import IntegrityError, Interrupted, UsageError
+from pipeline.loader.episode import Delivery, Episode
 from pipeline.pixels import chosen_to_flip, flip, turned
+from pipeline.process import stopping
 from pipeline.shardset import ShardSet
-from pipeline.signals import stopping
-from pipeline.streaming.delivery import Delivery, Episode
 
 VALIDATION_SEED: Final = 1 << 32  # validation's episodes are none of training's
 

@@ -24,8 +24,8 @@ import simplejpeg
 from PIL import Image
 
 from benchmarks.workloads import Cycled
-from pipeline.builder import Run, build_shards
-from pipeline.images import FILTERS
+from pipeline.build.builder import Run, build_shards
+from pipeline.build.images import FILTERS
 from pipeline.records import Encoding, Item, Recipe
 from pipeline.sources.spans import SpanReader
 

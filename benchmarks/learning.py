@@ -23,10 +23,10 @@ from typing import Final
 
 import train
 from benchmarks.loader_gpu import table
-from learners import evaluate
-from learners.evaluation.records import Evaluation
-from learners.trained import LAST
-from pipeline import build
+from learners.evaluate import __main__ as evaluate
+from learners.evaluate.records import Evaluation
+from learners.runs import LAST
+from pipeline.build import __main__ as build
 from pipeline.errors import SourceMissing
 
 CALTECH: Final = "caltech101/101_ObjectCategories_50.tar"

@@ -42,7 +42,7 @@ def ours(
     case: Case, decoder: Any, encoding: str = "jpeg", *, fast: bool = False, mapped: bool = False
 ) -> Iterator[Seen]:
     """EpisodeLoader, as a trainer uses it: chunk by chunk."""
-    from pipeline.loader import EpisodeLoader  # noqa: PLC0415
+    from pipeline.loader.loader import EpisodeLoader  # noqa: PLC0415
 
     case.ready()
     sampler = case.sampler(ShardSet.open(shards(encoding)))

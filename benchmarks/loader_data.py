@@ -29,12 +29,12 @@ from PIL import Image
 
 from benchmarks.contenders import stand_in_for_torchvision
 from benchmarks.workloads import PHOTOS, cache_folder
-from pipeline.builder import Run, build_shards
+from pipeline.build.builder import Run, build_shards
 from pipeline.layout import Layout
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.shardset import ShardSet
 from pipeline.sources.base import Source
-from pipeline.store import spots_of
+from pipeline.store.local import spots_of
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SIZES: Final = (84, 224)

@@ -28,10 +28,10 @@ import torch
 
 from benchmarks.loader_data import installed
 from benchmarks.loader_gpu_parts import build, consumers, job_stream, synchronize
-from pipeline.loader import EpisodeLoader
+from pipeline.loader.episode import Chunk
+from pipeline.loader.loader import EpisodeLoader
 from pipeline.samplers.fixed import Fixed
 from pipeline.shardset import ShardSet
-from pipeline.streaming.delivery import Chunk
 
 HARDWARE: Final = (0.0, 0.65, 0.9, 1.0)
 CHUNKS: Final = (40, 128, 256)

@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 
 from benchmarks.loader_data import installed, seen
-from pipeline.builder import build_shards
+from pipeline.build.builder import build_shards
 from pipeline.decoders.base import Decoder, Job
 from pipeline.decoders.threads import Threads
 from pipeline.pixels import normalise
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.shardset import ShardSet
 from pipeline.sources.base import Source
-from pipeline.store import Store, spots_of
+from pipeline.store.local import Store, spots_of
 
 CLASSES: Final = 50
 SKY: Final = 400  # pixels, the side of what pictures are cut out of

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.loader_data import PICTURES, shards
 from benchmarks.plan_growth import peak_megabytes
+from pipeline.build.plan import PARQUET
 from pipeline.index import Manifest
 from pipeline.layout import Layout
-from pipeline.plan import PARQUET
 from pipeline.records import ClassRecord
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.meta_dataset import MetaDataset
@@ -73,7 +73,7 @@ def generate(rows: int, out: Path) -> None:
 
 def measured(root: Path) -> dict[str, float]:
     """Open, plan and read in this process, all imports done."""
-    from pipeline.loader import EpisodeLoader  # noqa: PLC0415 - the other modes need no torch
+    from pipeline.loader.loader import EpisodeLoader  # noqa: PLC0415 - the other modes need no torch
 
     before, begin = peak_megabytes(), time.perf_counter()
     opened = ShardSet.open(root)

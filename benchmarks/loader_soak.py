@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.loader_data import ENCODINGS, SIZES, shards
-from pipeline.loader import EpisodeLoader
+from pipeline.loader.loader import EpisodeLoader
 from pipeline.samplers.meta_dataset import MetaDataset
 from pipeline.shardset import ShardSet
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.plan import make_plan, write_plan
+from pipeline.build.plan import make_plan, write_plan
 from pipeline.records import ClassRecord, Item, Recipe, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource

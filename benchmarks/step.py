@@ -43,7 +43,7 @@ from benchmarks.loader_gpu_parts import synchronize
 from benchmarks.step_feed import feed
 from benchmarks.step_parts import CODED, HEADS, Case, Saved, flops, memory_mb
 from learners.compiled import compile_networks
-from learners.heads import full_precision
+from learners.heads.base import full_precision
 from learners.labels import Labels
 from learners.learner import StagedLearner, Task
 

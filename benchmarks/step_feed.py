@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 
 from benchmarks.loader_gpu_parts import Clouds, synchronize
+from learners.processes import team
+from learners.training.components import make_sampler
 from learners.training.config import Config
-from learners.training.make import make_sampler
-from learners.training.team import team
-from pipeline.builder import build_shards
-from pipeline.loader import EpisodeLoader
+from pipeline.build.builder import build_shards
+from pipeline.loader.episode import Episode
+from pipeline.loader.loader import EpisodeLoader
 from pipeline.records import Encoding, Item, Recipe, Survey
-from pipeline.streaming.delivery import Episode
 from train import Run
 
 PAPER: Final = 10_000  # tasks of its run

@@ -17,15 +17,15 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from learners.backbones import Backbone, backbone
-from learners.draws import unweighted
-from learners.heads import Head, State, full_precision
+from learners.heads.base import Head, State, full_precision
+from learners.heads.mahalanobis import Mahalanobis
 from learners.labels import Labels
 from learners.learner import Passage, StagedLearner, Task
-from learners.lite import Lite, backward
-from learners.mahalanobis import Mahalanobis
-from learners.protonets import ProtoNets
-from learners.simple_cnaps import SimpleCNAPs
+from learners.lite.draws import unweighted
+from learners.lite.engine import Lite, backward
+from learners.methods.protonets import ProtoNets
+from learners.methods.simple_cnaps import SimpleCNAPs
+from learners.networks import Backbone, backbone
 
 CODED: Final = "as-coded"
 BATCH: Final = 40  # queries, the papers'

@@ -10,8 +10,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from learners.pictures import Picture, described, listed
-from learners.portable import Learner, PortableClassifier
+from learners.use.classifier import Learner, PortableClassifier
+from learners.use.pictures import Picture, described, listed
 from pipeline.command import parser, run_command
 from pipeline.errors import UsageError
 

@@ -3,12 +3,12 @@
 `Learner` and `PortableClassifier` are for using one; the other names are what a learner of one's own needs.
 """
 
-from learners.backbones import Backbone, backbone
-from learners.heads import Head, State
+from learners.heads.base import Head, State
 from learners.labels import Labels
 from learners.learner import Classifier, StagedLearner, Task
-from learners.lite import Lite, Outcome, backward
-from learners.portable import Answer, Learner, PortableClassifier
+from learners.lite.engine import Lite, Outcome, backward
+from learners.networks import Backbone, backbone
+from learners.use.classifier import Answer, Learner, PortableClassifier
 
 __all__ = [
     "Answer",

@@ -18,8 +18,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from pipeline.errors import IntegrityError, SourceMissing, UsageError, few
-from pipeline.files import crc32
 from pipeline.layout import write_whole
+from pipeline.store.files import crc32
 
 FORMAT: Final = "lite-shards 1"
 TENSOR, TUPLE, PAIRS = "$tensor", "$tuple", "$pairs"  # what JSON has no word for

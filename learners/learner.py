@@ -17,17 +17,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from learners.backbones import Backbone
-from learners.heads import Head, State, full_precision
+from learners.heads.base import Head, State, full_precision
 from learners.labels import Labels
+from learners.networks import Backbone
 from pipeline.errors import UsageError
 
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 CHUNK = 40  # images; the papers' batch
 CHANNELS_FIRST = (0, 3, 1, 2)
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pipeline import samplers
-    from pipeline.builder import Report, Run, build_shards
+    from pipeline.build.builder import Report, Run, build_shards
     from pipeline.episodes import EpisodePlan, Sampler, Side
     from pipeline.index import Dataset
-    from pipeline.loader import EpisodeLoader
+    from pipeline.loader.episode import Chunk, Episode
+    from pipeline.loader.loader import EpisodeLoader
+    from pipeline.loader.stats import Stats
     from pipeline.records import ClassRecord, Encoding, Item, Recipe, Rejected, Survey
     from pipeline.shardset import ShardSet
     from pipeline.sources.base import Source
-    from pipeline.streaming.delivery import Chunk, Episode
-    from pipeline.streaming.stats import Stats
     from pipeline.torch_datasets import ClassDataset, EpisodeDataset
 
 __all__ = [
@@ -47,15 +47,15 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "builder": ("Report", "Run", "build_shards"),
+    "build.builder": ("Report", "Run", "build_shards"),
     "episodes": ("EpisodePlan", "Sampler", "Side"),
     "index": ("Dataset",),
-    "loader": ("EpisodeLoader",),
+    "loader.loader": ("EpisodeLoader",),
     "records": ("ClassRecord", "Encoding", "Item", "Recipe", "Rejected", "Survey"),
     "shardset": ("ShardSet",),
     "sources.base": ("Source",),
-    "streaming.delivery": ("Chunk", "Episode"),
-    "streaming.stats": ("Stats",),
+    "loader.episode": ("Chunk", "Episode"),
+    "loader.stats": ("Stats",),
     "torch_datasets": ("ClassDataset", "EpisodeDataset"),
 }
 

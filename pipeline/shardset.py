@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from pipeline.errors import UsageError
 from pipeline.index import Dataset, dataset_folders
-from pipeline.mapped import MappedStore
-from pipeline.remote.bring import default_cache, open_remote
-from pipeline.remote.fetch import Fetcher, Origin, Patience
-from pipeline.remote.store import Remote, RemoteStore
-from pipeline.store import LocalStore, Store
+from pipeline.store.fetch import Fetcher, Origin, Patience
+from pipeline.store.local import LocalStore, Store
+from pipeline.store.mapped import MappedStore
+from pipeline.store.remote import Remote, RemoteStore
+from pipeline.store.remote_index import default_cache, open_remote
 
 CACHE_BYTES: Final = 20 * 2**30  # bytes
 

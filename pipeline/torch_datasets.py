@@ -28,9 +28,9 @@ from pipeline.decoders.fill import Filler
 from pipeline.episodes import Sampler
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.index import Dataset
-from pipeline.loader import EpisodeLoader
+from pipeline.loader.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
-from pipeline.store import Store, spots_of
+from pipeline.store.local import Store, spots_of
 
 CHW = (2, 0, 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.builder import build_shards
+from pipeline.build.builder import build_shards
 from pipeline.records import Encoding, Recipe
 from pipeline.sources.folder import FolderSource
 from tests.pictures import fill

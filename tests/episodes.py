@@ -10,8 +10,8 @@ from itertools import islice
 import numpy as np
 
 from pipeline.episodes import EpisodePlan, Side, generator
-from pipeline.loader import EpisodeLoader
-from pipeline.streaming.delivery import Chunk, Episode
+from pipeline.loader.episode import Chunk, Episode
+from pipeline.loader.loader import EpisodeLoader
 
 
 @dataclass(frozen=True)

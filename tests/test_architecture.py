@@ -1,4 +1,4 @@
-"""The arrows of pipeline/README.md: who may import whom, and which library has which door."""
+"""The tables of pipeline/README.md and learners/README.md: who may import whom, and which module imports a library."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PIPELINE = ROOT / "pipeline"
-ROW = re.compile(r"^\| `(\w+/?)` \| (both|offline|online|tools) \| .+ \|$", re.MULTILINE)
-ROWS = dict(ROW.findall((PIPELINE / "README.md").read_text(encoding="utf-8")))
-PATH = [row.removesuffix("/") for row in ROWS]
-HALF = {row.removesuffix("/"): half for row, half in ROWS.items()}
-FILES = sorted(PIPELINE.rglob("*.py"))
-CODE = [*FILES, *sorted((ROOT / "learners").rglob("*.py")), *ROOT.glob("train.py")]
+ROW = re.compile(r"^\| `(\w+)/?` \| (?:(both|offline|online|tools) \| )?[^|]+ \|$", re.MULTILINE)
+PACKAGES = ("pipeline", "learners")
+ROOMS = {  # package: its rooms (modules and folders), each with its half if it has one
+    name: dict(ROW.findall((ROOT / name / "README.md").read_text(encoding="utf-8")))
+    for name in PACKAGES
+}
+PIPELINE_FILES = sorted((ROOT / "pipeline").rglob("*.py"))
+FILES = [*PIPELINE_FILES, *sorted((ROOT / "learners").rglob("*.py"))]
+CODE = [*FILES, ROOT / "train.py"]
 
 DOORS = {  # library: the one module that may import it
     "tensorflow": "pipeline/sources/vtab/tfds_prepare.py",
     "tensorflow_datasets": "pipeline/sources/vtab/tfds_prepare.py",
-    "ray": "pipeline/engines.py",
+    "ray": "pipeline/build/engines.py",
     "av": "pipeline/sources/orbit/video_child.py",
     "decord": "pipeline/sources/orbit/video_child.py",
     "nvidia": "pipeline/decoders/dali.py",
-    "fsspec": "pipeline/remote/bring.py",
-    "timm": "learners/backbones/make.py",
+    "fsspec": "pipeline/store/remote_index.py",
+    "timm": "learners/networks/backbones.py",
 }
-TORCH = {"decoders", "streaming", "loader", "torch_datasets", "pixels"}  # rows that may import it
-LIGHT = {"numpy", "pyarrow"}  # all that the shared modules may ask of an installation
+TORCH_ROOMS = {"decoders", "loader", "torch_datasets", "pixels"}  # of pipeline, that may import it
 HEAVY = ("torch", "nvidia", "tensorflow", "tensorflow_datasets", "ray", "av", "decord", "cv2")
+LIGHT = {  # all that a shared room of pipeline may ask of an installation
+    "index": {"numpy", "pyarrow"},
+    "command": {"tqdm"},
+}
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -53,33 +58,42 @@ def module(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def row(name: str) -> str:
-    """The table's row for a module of ours: `pipeline.sources.orbit.source` stands in `sources`."""
+def room(name: str) -> str:
+    """The room that a module stands in: `pipeline.sources.orbit.source` stands in `sources`."""
     return name.split(".")[1]
 
 
-def ours(file: Path) -> set[str]:
-    """The rows that a file imports from."""
-    return {row(name) for name in imports(file) if name.startswith("pipeline.")}
+def rooms_imported(file: Path) -> set[str]:
+    """The rooms of its own package that a file imports from."""
+    package = module(file).split(".")[0]
+    return {room(name) for name in imports(file) if name.startswith(f"{package}.")}
 
 
-def test_the_table_has_a_row_for_every_module_and_a_module_for_every_row() -> None:
-    modules = {file.stem for file in PIPELINE.glob("[!_]*.py")}
-    folders = {file.parent.name + "/" for file in PIPELINE.glob("[!_]*/__init__.py")}
-    assert set(ROWS) == modules | folders
+def may_import(package: str, importer: str, other: str) -> bool:
+    """Whether the table allows it: a room above, of the same half or of both."""
+    rooms = ROOMS[package]
+    names = list(rooms)
+    halves = {rooms[importer], "both"} if rooms[importer] != "tools" else set(rooms.values())
+    return names.index(other) <= names.index(importer) and rooms[other] in halves
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_table_has_a_row_for_every_room_and_a_room_for_every_row(package: str) -> None:
+    modules = {file.stem for file in (ROOT / package).glob("[!_]*.py")}
+    folders = {file.parent.name for file in (ROOT / package).glob("[!_]*/__init__.py")}
+    assert set(ROOMS[package]) == modules | folders
 
 
 @pytest.mark.parametrize("file", FILES, ids=module)
-def test_a_module_imports_only_what_comes_before_it(file: Path) -> None:
-    if file.parent == PIPELINE and file.name == "__init__.py":
-        return  # the door may open on everything
-    own = row(module(file))
-    halves = {"both", HALF[own]} if HALF[own] != "tools" else set(HALF.values())
-    allowed = {other for other in PATH[: PATH.index(own)] if HALF[other] in halves}
-    assert ours(file) <= allowed | {own}
+def test_a_room_imports_only_rooms_above_it(file: Path) -> None:
+    package, *inner = module(file).split(".")
+    if not inner:
+        return  # a package's door may open on everything
+    barred = {r for r in rooms_imported(file) if not may_import(package, inner[0], r)}
+    assert barred == set()
 
 
-def test_there_are_no_circles_within_a_folder_either() -> None:
+def test_no_module_imports_itself_by_way_of_others() -> None:
     known = {module(file) for file in FILES}
     graph = {module(file): {name for name in imports(file) if name in known} for file in FILES}
     for name, targets in graph.items():  # `from package import part` needs the part, not the door
@@ -95,19 +109,19 @@ def test_a_heavy_library_is_imported_through_its_door_alone(file: Path) -> None:
     assert {library for library in found if place != DOORS[library]} == set()
 
 
-@pytest.mark.parametrize("file", FILES, ids=module)
+@pytest.mark.parametrize("file", PIPELINE_FILES, ids=module)
 def test_torch_is_imported_where_pixels_are_and_nowhere_else(file: Path) -> None:
-    if file.parent == PIPELINE and file.name == "__init__.py":
+    if module(file) == "pipeline":
         return
     tops = {name.split(".")[0] for name in imports(file)}
-    assert row(module(file)) in TORCH or "torch" not in tops
+    assert room(module(file)) in TORCH_ROOMS or "torch" not in tops
 
 
-@pytest.mark.parametrize("name", [name for name in PATH if HALF[name] == "both"])
-def test_what_both_halves_share_needs_numpy_and_arrow_at_most(name: str) -> None:
-    tops = {found.split(".")[0] for found in imports(PIPELINE / f"{name}.py")}
+@pytest.mark.parametrize("name", [r for r, half in ROOMS["pipeline"].items() if half == "both"])
+def test_what_both_halves_share_needs_little_to_be_installed(name: str) -> None:
+    tops = {found.split(".")[0] for found in imports(ROOT / "pipeline" / f"{name}.py")}
     foreign = tops - set(sys.stdlib_module_names) - {"pipeline"}
-    assert foreign <= (LIGHT if name == "index" else {"numpy"})
+    assert foreign <= LIGHT.get(name, {"numpy"})
 
 
 def test_building_the_demo_imports_nothing_heavy_in_any_process(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.build import main
+from pipeline.build.__main__ import main
 from pipeline.index import Dataset
-from pipeline.verify import verify
+from pipeline.verify.__main__ import verify
 
 
 def built(dataset: str, source: Path, out: Path, *options: str) -> Dataset:

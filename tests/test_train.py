@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import train
-from learners import checkpoint, trained
+from learners import checkpoint
+from learners import runs as trained
+from learners.processes import team
+from learners.training.components import make_learner
 from learners.training.config import Config, parse
 from learners.training.journal import Journal, records
-from learners.training.make import make_learner
-from learners.training.team import team
-from pipeline.build import main as build
+from pipeline.build.__main__ import main as build
 from pipeline.errors import (
     IntegrityError,
     Interrupted,

@@ -11,10 +11,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from learners.backbones.make import PRETRAINED
 from learners.demo.server import DemoServer
 from learners.demo.service import Service
-from learners.portable import Learner
+from learners.networks.backbones import PRETRAINED
+from learners.use.classifier import Learner
 from pipeline.command import parser, run_command
 from pipeline.errors import UsageError
 

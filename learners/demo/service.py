@@ -16,10 +16,10 @@ from PIL import Image
 
 from learners.demo.refused import Refused
 from learners.demo.sessions import PICTURES, Session, Sessions
-from learners.pictures import refuse_phone_formats
-from learners.portable import Learner
+from learners.use.classifier import Learner
+from learners.use.pictures import refuse_phone_formats
+from pipeline.build.images import DECODE_ERRORS, clean, resized
 from pipeline.errors import IntegrityError, UsageError
-from pipeline.images import DECODE_ERRORS, clean, resized
 from pipeline.records import Item
 
 PICTURE_BYTES: Final = 32 << 20

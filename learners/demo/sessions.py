@@ -12,7 +12,7 @@ from typing import Final
 from PIL import Image
 
 from learners.demo.refused import Refused
-from learners.portable import PortableClassifier
+from learners.use.classifier import PortableClassifier
 
 SESSIONS: Final = 4  # pages; the one that was quiet for longest makes room
 PICTURES: Final = 500  # of a page; 75 MB at 224 pixels

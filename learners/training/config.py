@@ -9,15 +9,15 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from learners.heads import check_known
-from learners.lite import Sampler
-from learners.named import PROTOTYPES, Trainable
+from learners.heads.base import check_known
+from learners.learner import Precision
+from learners.lite.engine import Sampler
+from learners.methods.catalogue import PROTOTYPES, Trainable
+from learners.runs import SETTINGS_FILE, read_settings
 from pipeline.command import parser
-from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from pipeline.errors import IntegrityError, UsageError
 from pipeline.layout import write_whole
 
-Precision = Literal["float32", "bfloat16", "float16"]
-FILE: Final = "config.json"
 EXAMPLES: Final = """\
   python train.py --shards shards/md --h 40                       the paper's VTAB+MD run
   python train.py --shards shards/md --resume runs/md             go on, bit for bit
@@ -50,7 +50,7 @@ class Config:
     fit_temperature: bool = setting(False, "take the one that fits the first episodes")  # noqa: FBT003
     image_size: int = setting(224, "pixels; a size that the shards hold")
     h: int = setting(40, "support images that carry gradient")
-    sampler: Sampler = setting("neyman", "how they are drawn, see learners/lite.py")
+    sampler: Sampler = setting("neyman", "how they are drawn, see learners/lite/engine.py")
     chunk: int = setting(40, "images in memory with their graph at a time")
     precision: Precision = setting("float32", "of the networks; the head has float32 always")
     compile: bool = setting(False, "networks by torch.compile: minutes once, less per step")  # noqa: FBT003
@@ -116,19 +116,12 @@ class Config:
 
     def save(self, folder: Path) -> None:
         """Write `config.json`."""
-        write_whole(folder / FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_whole(folder / SETTINGS_FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Config:
         """The settings of a run."""
-        path = folder / FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SourceMissing(f"{folder} is no training run: it has no {FILE}") from None
-        except ValueError as error:
-            raise IntegrityError(f"{path} is damaged: {error}") from error
-        return cls.from_values(values)
+        return cls.from_values(read_settings(folder))
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Config:

@@ -16,10 +16,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from learners.protonets import ProtoNets
+from learners.methods.protonets import ProtoNets
+from learners.processes import Team
+from learners.training.components import make_sampler, open_loader, passage
 from learners.training.config import Config
-from learners.training.make import make_sampler, open_loader, passage
-from learners.training.team import Team
 from pipeline.errors import UsageError
 from pipeline.shardset import ShardSet
 

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from learners.evaluation.answers import answer
-from learners.evaluation.scores import frame_accuracy, interval
-from learners.evaluation.work import Part
+from learners.evaluate.answers import answer
+from learners.evaluate.scores import frame_accuracy, interval
+from learners.evaluate.work import Part
+from learners.processes import Team
+from learners.training.components import make_sampler, open_loader, passage
 from learners.training.config import Config
-from learners.training.make import make_sampler, open_loader, passage
-from learners.training.team import Team
 from pipeline.index import Dataset
+from pipeline.loader.episode import Episode
 from pipeline.records import Split
 from pipeline.shardset import ShardSet
-from pipeline.streaming.delivery import Episode
 
 
 class Score(NamedTuple):

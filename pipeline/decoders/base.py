@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from pipeline.records import Encoding
-from pipeline.store import Spots
+from pipeline.store.local import Spots
 
 
 class Fault(NamedTuple):

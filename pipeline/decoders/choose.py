@@ -7,11 +7,11 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from pipeline.cores import usable_cores
 from pipeline.decoders.base import Decoder
 from pipeline.decoders.threads import Threads
 from pipeline.errors import UsageError
-from pipeline.store import Store
+from pipeline.process import usable_cores
+from pipeline.store.local import Store
 
 DecoderName: TypeAlias = Literal["auto", "turbo", "dali"]
 

@@ -25,13 +25,12 @@ from nvidia.dali.pipeline import Pipeline
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.decoders.base import Fault, Job
+from pipeline.decoders.dali_input import Batch, Gate
 from pipeline.decoders.fill import jpeg
-from pipeline.decoders.gate import Batch, Gate
-from pipeline.decoders.pieces import Pieces
-from pipeline.decoders.threads import Threads
+from pipeline.decoders.threads import Pieces, Threads
 from pipeline.errors import PipelineError
 from pipeline.records import Encoding
-from pipeline.store import Store
+from pipeline.store.local import Store
 
 BATCH: Final = 128  # pictures; DALI reserves memory for the largest batch
 DEPTH: Final = 2  # batches; the next one is read while this one is decoded

@@ -17,8 +17,8 @@ from PIL import Image
 
 from pipeline.decoders.base import Fault, Job
 from pipeline.errors import IntegrityError
-from pipeline.mapped import MappedStore
-from pipeline.store import Spots, Store
+from pipeline.store.local import Spots, Store
+from pipeline.store.mapped import MappedStore
 
 try:
     from pipeline.decoders import native

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store import Source
+from pipeline.store.local import Source
 
 def fill(
     files: dict[int, Source],

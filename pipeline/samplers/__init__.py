@@ -7,7 +7,7 @@ and ranks need no coordination. A sampler of one's own is anything with `__getit
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.meta_dataset import MetaDataset
 from pipeline.samplers.mixture import random_state
-from pipeline.samplers.orbit import Orbit
+from pipeline.samplers.orbit.sampler import Orbit
 from pipeline.samplers.pool import Pool
 from pipeline.samplers.replay import Replay, save_plans
 from pipeline.samplers.vtab import Vtab

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from learners import checkpoint
-from learners.backbones import Backbone
-from learners.named import about, make
+from learners.methods.catalogue import about, make
+from learners.networks import Backbone
 from pipeline.pixels import SYMMETRIC
 
 SIZE = 8

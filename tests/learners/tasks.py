@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learners import draws
-from learners.backbones import Backbone
-from learners.cnaps import CNAPs
-from learners.draws import systematic
 from learners.learner import StagedLearner, Task
-from learners.lite import Lite, Outcome, backward
-from learners.protonets import ProtoNets
-from learners.set_encoder import SetEncoder
-from learners.simple_cnaps import SimpleCNAPs
+from learners.lite import draws
+from learners.lite.draws import systematic
+from learners.lite.engine import Lite, Outcome, backward
+from learners.methods.cnaps import CNAPs
+from learners.methods.protonets import ProtoNets
+from learners.methods.simple_cnaps import SimpleCNAPs
+from learners.networks import Backbone
+from learners.networks.set_encoder import SetEncoder
 from pipeline.pixels import SYMMETRIC
 
 Found = TypeVar("Found")

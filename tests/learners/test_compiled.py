@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learners.compiled import check_compiler, compile_networks
-from learners.lite import Lite
+from learners.lite.engine import Lite
 from pipeline.errors import UsageError
 from tests.learners.tasks import pixels, rng, simple_cnaps, staged, task
 

@@ -5,14 +5,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from learners.backbones import backbone as named
-from learners.cnaps import CNAPs
-from learners.heads import Head, State
+from learners.heads.base import Head, State
 from learners.labels import Labels
 from learners.learner import Passage, StagedLearner, as_pixels
-from learners.lite import Lite
-from learners.protonets import ProtoNets
-from learners.simple_cnaps import SimpleCNAPs
+from learners.lite.engine import Lite
+from learners.methods.cnaps import CNAPs
+from learners.methods.protonets import ProtoNets
+from learners.methods.simple_cnaps import SimpleCNAPs
+from learners.networks import backbone as named
 from pipeline.errors import UsageError
 from tests.learners.tasks import (
     LEARNERS,

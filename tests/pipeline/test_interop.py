@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.builder import Run, build_shards
-from pipeline.images import pictures
-from pipeline.plan import read_shard
+from pipeline.build.builder import Run, build_shards
+from pipeline.build.images import pictures
+from pipeline.build.plan import read_shard
 from pipeline.records import Encoding, Recipe
 from pipeline.sources.folder import FolderSource
 

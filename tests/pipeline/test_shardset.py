@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.index import Manifest
-from pipeline.mapped import MappedStore
 from pipeline.shardset import ShardSet
-from pipeline.store import LocalStore
+from pipeline.store.local import LocalStore
+from pipeline.store.mapped import MappedStore
 
 
 def renamed(built: Path, folder: Path, name: str) -> Path:

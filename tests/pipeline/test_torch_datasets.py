@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline.builder import Run, build_shards
+from pipeline.build.builder import Run, build_shards
 from pipeline.errors import IntegrityError, UsageError
-from pipeline.loader import EpisodeLoader
+from pipeline.loader.loader import EpisodeLoader
 from pipeline.records import Encoding, Recipe
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.replay import Replay, save_plans
 from pipeline.shardset import ShardSet
+from pipeline.show.pictures import stored
 from pipeline.sources.folder import FolderSource
 from pipeline.torch_datasets import ClassDataset, EpisodeDataset, EpisodeTensors
-from pipeline.views.pictures import stored
 from tests.pictures import fill
 
 SIZES = (24, 48)  # raw, JPEG

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from learners.demo.server import DemoServer
-from learners.named import about, make
-from learners.portable import Learner
+from learners.methods.catalogue import about, make
+from learners.use.classifier import Learner
 from tests.learners.demo.serving import COLOURS, SIZE, served
 
 

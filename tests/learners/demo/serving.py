@@ -12,7 +12,7 @@ from typing import Any
 
 from learners.demo.server import DemoServer
 from learners.demo.service import Service
-from learners.portable import Learner
+from learners.use.classifier import Learner
 
 SIZE = 32
 COLOURS = {"ruby": (200, 30, 40), "leaf": (40, 170, 60), "sky": (60, 90, 210)}

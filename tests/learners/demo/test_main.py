@@ -14,7 +14,7 @@ import pytest
 from learners import checkpoint
 from learners.demo.__main__ import main
 from learners.demo.server import DemoServer
-from learners.portable import Learner
+from learners.use.classifier import Learner
 from pipeline.command import run_command
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from learners.demo.server import DemoServer
-from learners.portable import Learner, PortableClassifier
+from learners.use.classifier import Learner, PortableClassifier
 from tests.browser import BROWSER, Browser
 from tests.learners.demo.serving import COLOURS, asked, served, shown
 

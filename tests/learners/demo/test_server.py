@@ -22,7 +22,7 @@ from PIL import Image
 from learners.demo.server import DISCARDED, DemoServer
 from learners.demo.service import PICTURE_BYTES
 from learners.demo.sessions import PICTURES, SESSIONS
-from learners.portable import Learner, PortableClassifier
+from learners.use.classifier import Learner, PortableClassifier
 from tests.learners.demo.serving import COLOURS, SIZE, Client, asked, shown
 from tests.pictures import jpeg
 

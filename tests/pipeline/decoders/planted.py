@@ -18,9 +18,9 @@ from pipeline.decoders.base import Decoder, Fault, Job
 from pipeline.decoders.choose import DecoderName, open_decoder
 from pipeline.index import Dataset, Index, Manifest
 from pipeline.layout import Layout
-from pipeline.mapped import MappedStore
 from pipeline.records import ClassRecord, Encoding, Recipe
-from pipeline.store import LocalStore, Spots, spots_of
+from pipeline.store.local import LocalStore, Spots, spots_of
+from pipeline.store.mapped import MappedStore
 from tests.pictures import picture
 
 SIZE = 48

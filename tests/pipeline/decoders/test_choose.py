@@ -8,7 +8,7 @@ from pipeline.decoders.choose import open_decoder
 from pipeline.decoders.threads import Threads
 from pipeline.errors import UsageError
 from pipeline.records import Encoding
-from pipeline.store import LocalStore
+from pipeline.store.local import LocalStore
 from tests.pipeline.decoders.test_threads import script
 
 WITHOUT_DALI = """

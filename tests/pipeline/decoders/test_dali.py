@@ -15,7 +15,7 @@ import torch
 from pipeline.decoders.base import Job
 from pipeline.decoders.threads import Threads
 from pipeline.errors import PipelineError, UsageError
-from pipeline.store import LocalStore
+from pipeline.store.local import LocalStore
 from tests.pipeline.decoders.planted import SIZE, by_pillow, decoded, job_for, jpegs, npy, planted
 from tests.pipeline.decoders.test_threads import LEAVE, script
 

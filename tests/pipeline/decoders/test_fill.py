@@ -18,7 +18,7 @@ from pipeline.decoders.base import Decoder
 from pipeline.decoders.choose import DecoderName, has_dali, open_decoder
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.shardset import ShardSet
-from pipeline.store import LocalStore, spots_of
+from pipeline.store.local import LocalStore, spots_of
 from tests.pictures import picture
 from tests.pipeline.decoders.planted import (
     SIZE,

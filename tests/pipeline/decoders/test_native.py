@@ -14,8 +14,8 @@ import pytest
 import simplejpeg
 
 from pipeline.decoders.fill import npy_header
-from pipeline.mapped import MappedStore
-from pipeline.store import LocalStore, Source, Spots
+from pipeline.store.local import LocalStore, Source, Spots
+from pipeline.store.mapped import MappedStore
 from tests.pictures import picture
 from tests.pipeline.decoders.planted import SIZE, by_pillow, encoded, jpegs, npy, planted
 

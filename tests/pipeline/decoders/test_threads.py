@@ -14,7 +14,7 @@ import torch
 from pipeline.decoders.base import Job
 from pipeline.decoders.threads import Threads
 from pipeline.errors import UsageError
-from pipeline.store import LocalStore
+from pipeline.store.local import LocalStore
 from tests.pipeline.decoders.planted import SIZE, decoded, job_for, jpegs, npy, planted
 
 LEAVE = """

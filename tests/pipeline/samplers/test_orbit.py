@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, chisquare
 
-from pipeline.builder import build_shards
+from pipeline.build.builder import build_shards
 from pipeline.episodes import EpisodePlan, Side, choose_h
 from pipeline.errors import UsageError
 from pipeline.records import Encoding, Recipe
-from pipeline.samplers.orbit import Orbit
+from pipeline.samplers.orbit.sampler import Orbit
 from pipeline.shardset import ShardSet
 from pipeline.sources.orbit.source import OrbitSource
 from tests.pipeline.samplers.orbit_sets import TEST_WAYS, Film, absent, benchmark, orbit_set

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.images import clean
+from pipeline.build.images import clean
 from pipeline.records import Item, Rejected
 from pipeline.sources.meta_dataset import DATASETS, MD_FAMILY, RawSource
 from pipeline.sources.meta_dataset.classes import official_classes

@@ -1,0 +1,1 @@
+"""Evaluating learners under the benchmarks' protocols; `python -m learners.evaluate` is the command."""

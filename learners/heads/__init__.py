@@ -1,0 +1,1 @@
+"""Heads: the features of a support set become a classifier of features."""

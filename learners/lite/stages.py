@@ -1,0 +1,127 @@
+"""A task's support set as values without a graph, and gradients sent back through the stages that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learners.heads.base import full_precision
+from learners.labels import Labels
+from learners.learner import Passage, StagedLearner
+from learners.lite.draws import Draw
+
+Stage: TypeAlias = Literal["backbone", "encoder"]
+Choose: TypeAlias = Callable[[Stage, Tensor], Draw]
+"""From a stage and the gradient by each support unit's vector, N x d, to the units to go through it again."""
+
+
+class Support:
+    """What each stage made of the support set; `query` leaves gradients on it, `descend` sends them back.
+
+    Each value is a leaf: detached from the stage that made it, and asking for gradient if something before
+    it learns.
+    """
+
+    def __init__(
+        self, learner: StagedLearner, images: Tensor, labels: Labels, passage: Passage
+    ) -> None:
+        self._learner = learner
+        self._images = images
+        self._passage = passage
+        self._embedding: Tensor | None = None
+        if learner.encoder is not None:
+            embedding = passage.whole(learner.encoder, images).mean(0)
+            self._embedding = _leaf(embedding, wanted=_learns(learner.encoder))
+        self._generated = learner.film(self._embedding)
+        self._film = _leaves(self._generated)
+        features = passage.whole(learner.backbone, images, self._film)
+        adapted = any(tensor.requires_grad for tensor in self._film)
+        self._features = _leaf(features, wanted=adapted or _learns(learner.backbone))
+        with full_precision(features.device):
+            self._fitted = learner.head.fit(self._features, labels)
+        self._state = _leaves(self._fitted)
+        self.device = features.device
+        self.used: dict[Stage, int] = {}
+        """How many units went through a stage again."""
+
+    def query(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Back-propagate `share` times the summed loss of some queries; that sum, and how many were right.
+
+        The head has its own backward pass, so that all of it is in full precision.
+        """
+        made = self._passage.run(self._learner.backbone, images, self._film)
+        features = _leaf(made, wanted=made.requires_grad)
+        with full_precision(self.device):
+            logits = self._learner.head.logits(self._state, features)
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            if loss.requires_grad:
+                torch.autograd.backward(loss * share)
+        if features.grad is not None:
+            torch.autograd.backward(made, features.grad)
+        return loss.detach(), (logits.argmax(1) == labels).sum()
+
+    def descend(self, choose: Choose, *, again: bool = False) -> None:
+        """Send what queries left back through head, backbone, generator and encoder.
+
+        again: more queries will follow.
+        """
+        with full_precision(self.device):
+            _send(self._fitted, self._state, keep=again)
+        if self._features.grad is not None:
+            gradient, self._features.grad = self._features.grad, None
+            chosen = choose("backbone", gradient)
+            self._replay("backbone", self._learner.backbone, chosen, gradient, self._film)
+        _send(self._generated, self._film, keep=again)
+        if self._embedding is not None and self._embedding.grad is not None:
+            gradient = self._embedding.grad.expand(len(self._features), -1) / len(self._features)
+            self._embedding.grad = None
+            assert self._learner.encoder is not None
+            self._replay("encoder", self._learner.encoder, choose("encoder", gradient), gradient)
+
+    def _replay(
+        self, stage: Stage, network: nn.Module, chosen: Draw, gradient: Tensor, *arguments: object
+    ) -> None:
+        """Those units once more, with a graph, each with its gradient times its weight."""
+        units = _here(chosen.units, gradient.device)
+        weights = _here(chosen.weights, gradient.device).to(gradient.dtype)
+        weighted = weights[:, None] * gradient[units]
+        begin = 0
+        for images in self._passage.parts(self._images, units):
+            made = self._passage.run(network, images, *arguments)
+            torch.autograd.backward(made, weighted[begin : begin + len(made)])
+            begin += len(made)
+        self.used[stage] = self.used.get(stage, 0) + len(units)
+
+
+def _leaf(tensor: Tensor, *, wanted: bool) -> Tensor:
+    return tensor.detach().requires_grad_(wanted)
+
+
+def _leaves(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(_leaf(tensor, wanted=tensor.requires_grad) for tensor in tensors)
+
+
+def _send(made: Sequence[Tensor], leaves: Sequence[Tensor], *, keep: bool) -> None:
+    """What has gathered on leaves goes on into the graph that made their values."""
+    pairs = [
+        (one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None
+    ]
+    if pairs:
+        outputs, gradients = zip(*pairs, strict=True)
+        torch.autograd.backward(outputs, gradients, retain_graph=keep)
+    for leaf in leaves:
+        leaf.grad = None
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _here(values: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(values).to(device)

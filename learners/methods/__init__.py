@@ -1,0 +1,1 @@
+"""Learners, one module per method, and the catalogue that makes them by name."""

@@ -1,0 +1,137 @@
+"""Weights from a file: names made to fit, everything else refused; nothing in it is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from learners.checkpoint import load_module, read_safetensors
+from learners.networks.base import Backbone
+from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.layout import write_whole
+from pipeline.pixels import Normalisation
+
+WRAPPERS: Final = ("state_dict", "model", "model_state_dict")  # what trainers put weights under
+COUNTER: Final = "num_batches_tracked"  # older files lack it; nothing here reads it
+LUKEMELAS: Final = "_conv_stem.weight"  # the EfficientNet that the papers used
+LUKEMELAS_TOP: Final = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+LUKEMELAS_BLOCK: Final = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+LUKEMELAS_FIRST: Final = {
+    **LUKEMELAS_BLOCK,
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+
+
+def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> Normalisation | None:
+    """Fill a network from safetensors, or from what torch saved, read with `weights_only=True`.
+
+    heads: names of classifiers, which a network of features has not. Returns the normalisation that the
+    weights were made for, if the file says.
+    """
+    tensors, header = _read(Path(path))
+    tensors = _renamed(tensors, net)
+    needed = net.state_dict()
+    fitted = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in needed or not name.startswith(tuple(f"{head}." for head in heads))
+    }
+    counters = {name for name in needed.keys() | fitted.keys() if name.endswith(COUNTER)}
+    fitted = {name: tensor for name, tensor in fitted.items() if name not in counters}
+    fitted |= {name: needed[name] for name in counters & needed.keys()}
+    broken = [name for name, tensor in fitted.items() if not tensor.isfinite().all()]
+    if broken:
+        raise IntegrityError(f"{path}: {broken[0]} holds NaN or infinity; fetch the weights again")
+    load_module(net, fitted, path)
+    return _normalisation(header, path)
+
+
+def save_weights(path: str | Path, backbone: Backbone) -> None:
+    """Write a backbone's weights with their normalisation, for `load_weights` and others' tools."""
+    tensors = {
+        name: tensor.contiguous().cpu() for name, tensor in backbone.net.state_dict().items()
+    }
+    header = {"backbone": backbone.name, "normalisation": json.dumps(backbone.normalisation)}
+    write_whole(Path(path), serialise(tensors, header))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if not path.is_file():
+        raise SourceMissing(f"{path}: there is no such file of weights")
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise IntegrityError(
+            f"{path} cannot be read as weights alone, and nothing else in it is run: "
+            f"{str(error).partition('. ')[0] or error!r}; save the state_dict() and nothing besides"
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise IntegrityError(f"{path} needs a state_dict: names and tensors, and nothing besides")
+    return dict(found), {}
+
+
+def _renamed(tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Other trainers' names for the same networks."""
+    if all(name.startswith("module.") for name in tensors):  # several GPUs
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if LUKEMELAS in tensors:
+        at = [name for name, _ in net.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
+        tensors = {_from_lukemelas(name, at): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _from_lukemelas(name: str, blocks: Sequence[str]) -> str:
+    """timm's name for a parameter of the `efficientnet_pytorch` package."""
+    match = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", name)
+    if match is None:
+        return name
+    number, part, kind = match.groups()
+    if number is None:
+        return f"{LUKEMELAS_TOP.get(part, part)}.{kind}"
+    names = LUKEMELAS_BLOCK if int(number) else LUKEMELAS_FIRST
+    if int(number) >= len(blocks) or part not in names:
+        return name
+    return f"{blocks[int(number)]}.{names[part]}.{kind}"
+
+
+def _normalisation(header: Mapping[str, str], path: str | Path) -> Normalisation | None:
+    if "normalisation" not in header:
+        return None
+    try:
+        mean, std = json.loads(header["normalisation"])
+        (r, g, b), (s, t, u) = (tuple(float(value) for value in values) for values in (mean, std))
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(
+            f"{path}: its normalisation needs three means and three deviations, not "
+            f"{header['normalisation']!r}"
+        ) from error
+    return Normalisation((r, g, b), (s, t, u))

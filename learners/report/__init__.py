@@ -1,0 +1,1 @@
+"""Evaluations as tables, plots and one page beside published results; `python -m learners.report`."""

@@ -1,1 +1,0 @@
-"""What `python -m learners.study` is made of."""

@@ -1,1 +1,0 @@
-"""What `pipeline.verify` does: find damage in built datasets, and mend it."""

@@ -1,0 +1,1 @@
+"""Loading episodes: plans are cut into chunks, decoded ahead, and delivered in order."""

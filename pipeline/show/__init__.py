@@ -1,0 +1,1 @@
+"""Looking at shards and episodes: tables, image sheets, one HTML page; `python -m pipeline.show`."""

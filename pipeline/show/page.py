@@ -1,0 +1,254 @@
+"""One HTML page for a shard set, complete in itself: no script, no font, no link to anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Final
+
+from pipeline.index import Dataset, Manifest
+from pipeline.show.facts import Facts, SplitFacts, plural, text_bytes, totals
+from pipeline.show.histogram import Bar, histogram
+from pipeline.show.pictures import data_uri, reduced, stored
+from pipeline.show.strips import Strip
+from pipeline.show.style import STYLE
+
+TILE: Final = 128  # pixels of a thumbnail; sharp on screens with two pixels per point
+LISTED: Final = 500  # quarantined pictures on the page; dataset.json has them all
+TICKS: Final = 5
+UNIT: Final = re.compile(r"(?<=\d) (?=px|[kMGT]?B)")  # a line must not break there
+ONLY: Final = ' class="only"'
+TILES: Final = 10  # side by side on a wide screen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chapter:
+    """What the page tells of one dataset."""
+
+    dataset: Dataset
+    facts: Facts
+    strips: Sequence[Strip]
+    size: int
+    """Pixels of the stored pictures that are shown."""
+
+
+def page(title: str, chapters: Sequence[Chapter]) -> str:
+    """The whole document."""
+    parts = [_chapter(chapter, named=len(chapters) > 1) for chapter in chapters]
+    body = "".join([_top(title, chapters), *parts, _foot()])
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def _top(title: str, chapters: Sequence[Chapter]) -> str:
+    all_facts = [chapter.facts for chapter in chapters]
+    lead = totals(all_facts) if len(chapters) > 1 else _sentence(all_facts[0])
+    head = f'<header><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p></header>\n'
+    if len(chapters) == 1:
+        return head
+    rows = "".join(
+        f'<tr><td><a href="#{escape(f.name)}">{escape(f.name)}</a></td>'
+        f"{_numbers(f.classes, f.samples)}"
+        f"<td class='wide'>{', '.join(_split_name(s) + f' {s.samples:,}' for s in f.splits)}</td>"
+        f"<td class='wide'>{', '.join(f'{s.size} px {s.encoding}' for s in f.sizes)}</td>"
+        f'<td class="number">{text_bytes(f.bytes)}</td></tr>\n'
+        for f in all_facts
+    )
+    return (
+        f'{head}<div class="scroll"><table class="all"><thead><tr><th>dataset</th>'
+        '<th class="number">classes</th><th class="number">pictures</th>'
+        '<th class="wide">splits</th><th class="wide">stored as</th><th class="number">on disk</th>'
+        f"</tr></thead><tbody>\n{rows}</tbody></table></div>\n"
+    )
+
+
+def _chapter(chapter: Chapter, *, named: bool) -> str:
+    facts, manifest = chapter.facts, chapter.dataset.manifest
+    heading = f'<h2>{escape(facts.name)}</h2>\n<p class="lead">{escape(_sentence(facts))}</p>\n'
+    return (
+        f'<section id="{escape(facts.name)}"{"" if named else ONLY}>\n{heading * named}'
+        f'<div class="two"><div><h3>Splits</h3>\n{_splits(facts)}</div>\n'
+        f"<div><h3>Pictures per class</h3>\n{_sizes_of_classes(facts)}</div></div>\n"
+        f"<h3>Random classes</h3>\n{_sheet(chapter)}"
+        f"<h3>Provenance</h3>\n{_quarantine(manifest)}{_recipe(chapter)}</section>\n"
+    )
+
+
+def _sentence(facts: Facts) -> str:
+    stored_as = " and ".join(
+        f"{s.size} px as {s.encoding} ({text_bytes(s.bytes)} in {plural(s.tars, 'tar')})"
+        for s in facts.sizes
+    )
+    people = f" by {plural(facts.users, 'user')}" if facts.users else ""
+    word = "video" if facts.users else "group"
+    groups = f" in {plural(facts.groups, word)}" if facts.groups else ""
+    text = (
+        f"{plural(facts.samples, 'picture')} of {plural(facts.classes, 'class')}"
+        f"{people}{groups}, stored at {stored_as}."
+    )
+    return UNIT.sub("\u00a0", text)
+
+
+def _split_name(split: SplitFacts) -> str:
+    return escape(split.label)
+
+
+def _colour(split: str) -> str:
+    return split if split in ("train", "validation", "test") else "none"
+
+
+def _numbers(*counts: int) -> str:
+    return "".join(f'<td class="number">{count:,}</td>' for count in counts)
+
+
+def _splits(facts: Facts) -> str:
+    if [split.name for split in facts.splits] == [""]:
+        return '<p class="soft">The source does not split its pictures.</p>\n'
+    bar = "".join(
+        f'<i class="{_colour(s.name)}" style="flex:{s.samples}" title="{_split_name(s)}"></i>'
+        for s in facts.splits
+    )
+    rows = "".join(
+        f"<tr><td>{_dot(s.name)}{_split_name(s)}</td>"
+        f'{_numbers(s.classes, s.samples)}<td class="number soft">'
+        f"{100 * s.samples / max(facts.samples, 1):.0f} %</td></tr>"
+        for s in facts.splits
+    )
+    return (
+        f'<div class="share">{bar}</div><table class="facts"><thead><tr><th></th>'
+        '<th class="number">classes</th><th class="number">pictures</th><th></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>\n"
+    )
+
+
+def _sizes_of_classes(facts: Facts) -> str:
+    found = histogram(facts)
+    if not found.bars:
+        return f'<p class="soft">Each class has {plural(found.largest, "picture")}.</p>'
+    top = max(bar.total for bar in found.bars)
+    bars = "".join(_bar(bar, top) for bar in found.bars)
+    last = len(found.bars) - 1
+    ticks = [found.bars[round(last * tick / (TICKS - 1))] for tick in range(TICKS)]
+    numbers = [bar.first for bar in ticks[:-1]] + [found.largest]
+    labels = "".join(f"<span>{number:,}</span>" for number in dict.fromkeys(numbers))
+    scale = ", on a logarithmic scale" if found.logarithmic else ""
+    return (
+        f'<figure class="sizes"><div class="bars">{bars}</div><div class="axis">{labels}</div>'
+        f"<figcaption>Number of classes by pictures per class{scale}. The smallest class has "
+        f"{found.smallest:,}, the median {found.median:,}, the largest {found.largest:,}; "
+        f"the highest bar is {plural(top, 'class')}.</figcaption></figure>\n"
+    )
+
+
+def _bar(bar: Bar, top: int) -> str:
+    parts = "".join(
+        f'<i class="{_colour(split)}" style="flex:{count}"></i>'
+        for split, count in bar.classes.items()
+    )
+    span = f"{bar.first:,}" if bar.first == bar.last else f"{bar.first:,} to {bar.last:,}"
+    title = f"{plural(bar.total, 'class')} with {span} pictures"
+    return f'<div style="height:{100 * bar.total / top:.1f}%" title="{title}">{parts}</div>'
+
+
+def _sheet(chapter: Chapter) -> str:
+    """Rows of pictures; under a user's name where users brought their own objects."""
+    columns = min(TILES, max((len(strip.rows) for strip in chapter.strips), default=1))
+    parts = [f'<div style="--tiles:{columns}">\n']
+    for user, group in groupby(chapter.strips, lambda strip: strip.user):
+        strips = list(group)
+        if user:
+            split = escape(strips[0].split)
+            parts.append(f"<h4>{_dot(split)}{escape(user)} <small>{split}</small></h4>\n")
+        for before, strip in zip((None, *strips), strips, strict=False):
+            again = before is not None and before.class_id == strip.class_id
+            parts.append(_strip(chapter, strip, again=again))
+    return "".join([*parts, "</div>\n"])
+
+
+def _dot(split: str) -> str:
+    return f'<span class="dot {_colour(split)}" title="{escape(split)}"></span>'
+
+
+def _strip(chapter: Chapter, strip: Strip, *, again: bool) -> str:
+    """A row of pictures; the class is named once where it has a clean and a cluttered row."""
+    name = escape(strip.class_name)
+    tiles = "".join(
+        f'<img alt="{name}" src="{data_uri(reduced(picture, TILE))}" '
+        f'width="{min(picture.width, TILE)}" height="{min(picture.height, TILE)}">'
+        for picture in (stored(chapter.dataset, chapter.size, row) for row in strip.rows)
+    )
+    title = "" if again else name if strip.user else _dot(strip.split) + name
+    about = ", ".join(filter(None, (strip.kind or strip.split, plural(strip.samples, "picture"))))
+    return (
+        f'<div class="strip{" again" * again}"><div class="name">{title}'
+        f'<small>{escape(about)}</small></div><div class="tiles">{tiles}</div></div>\n'
+    )
+
+
+def _quarantine(manifest: Manifest) -> str:
+    left_out = manifest.quarantined
+    if not left_out:
+        return '<p class="soft">No picture of the source was left out.</p>\n'
+    rows = "".join(
+        f"<tr><td><code>{escape(entry.name)}</code></td><td>{escape(entry.reason)}</td></tr>"
+        for entry in left_out[:LISTED]
+    )
+    more = f"The first {LISTED:,}; dataset.json lists all." if len(left_out) > LISTED else ""
+    return (
+        f"<details><summary>{plural(len(left_out), 'picture')} left out "
+        '<span class="soft">and why</span></summary><div>'
+        f"<table><tbody>{rows}</tbody></table>{more}</div></details>\n"
+    )
+
+
+def _recipe(chapter: Chapter) -> str:
+    manifest = chapter.dataset.manifest
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{value}</td></tr>'
+        for name, value in _provenance(manifest)
+    )
+    return (
+        '<details><summary>How it was built <span class="soft">options, sources, libraries'
+        f"</span></summary><div><table><tbody>{rows}</tbody></table></div></details>\n"
+    )
+
+
+def _provenance(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Names and values, the values as HTML."""
+    recipe = manifest.recipe
+    orders = {"class": "grouped by class", "shuffled": "shuffled over all classes"}
+    yield "resized", str(recipe.resizing)
+    pairs = zip(recipe.sizes, recipe.encodings, strict=True)
+    yield "encoded", ", ".join(f"{size} px as {encoding}" for size, encoding in pairs)
+    yield "order", f"{orders[recipe.order]}, seed {recipe.seed}"
+    if recipe.limit_per_class:
+        yield "limit", f"{recipe.limit_per_class:,} pictures of a class"
+    files = [
+        f"<code>{escape(file.name)}</code> {text_bytes(file.bytes)}" for file in manifest.sources
+    ]
+    yield from _some("sources", files)
+    for versions in manifest.versions:
+        yield "libraries", escape(", ".join(f"{name} {text}" for name, text in versions.items()))
+    yield "plan", f"<code>{escape(manifest.plan_hash)}</code>"
+    yield "index", f"<code>{escape(manifest.index_sha256)}</code> (sha256 of index.parquet)"
+
+
+def _some(name: str, entries: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """One row for a list, cut to a readable length; none for an empty one."""
+    if not entries:
+        return []
+    more = [f"and {len(entries) - LISTED:,} more"] if len(entries) > LISTED else []
+    return [(name, "<br>".join([*entries[:LISTED], *more]))]
+
+
+def _foot() -> str:
+    return (
+        "<footer>Made by <code>python -m pipeline.show</code>. The pictures are reduced copies of "
+        "the stored ones.</footer>\n"
+    )

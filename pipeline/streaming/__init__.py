@@ -1,1 +1,0 @@
-"""Chunks in order: cut from plans, decoded ahead, handed over."""

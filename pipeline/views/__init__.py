@@ -1,1 +1,0 @@
-"""What `pipeline.show` does: a shard set as a table, as pictures, as one page."""

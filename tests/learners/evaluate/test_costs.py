@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Final
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learners.evaluate.costs import Adaptation, adapt_macs, network_macs, parameters, steps
+from learners.heads.base import Head, State
+from learners.labels import Labels
+from learners.learner import StagedLearner
+from learners.methods.cnaps import CNAPs
+from learners.methods.descent import Descent
+from learners.methods.finetuner import FineTuner
+from learners.methods.maml import MAML
+from learners.methods.protonets import ProtoNets
+from learners.methods.simple_cnaps import SimpleCNAPs
+from learners.networks import Backbone, backbone
+from learners.networks.set_encoder import SetEncoder
+from pipeline.errors import UsageError
+from pipeline.pixels import SYMMETRIC
+from tests.learners.small import toy
+
+FRAMES: Final = 3040  # of a support set, the mean over ORBIT's test tasks of both modes
+WAY: Final = 9  # 9.3, the mean over ORBIT's test users
+CLIP: Final = 8
+SIZES: Final = {"resnet18_84": 84, "resnet18": 224, "efficientnet_b0": 224}
+TABLE: Final = """
+finetuner    resnet18_84     317.70 50FB 11171904
+finetuner    resnet18        546.57 50FB 11176512
+finetuner    efficientnet_b0 121.02 50FB  4007548
+maml         resnet18_84      95.31 15FB 11171904
+maml         resnet18        163.97 15FB 11176512
+maml         efficientnet_b0  36.31 15FB  4007548
+protonets    resnet18_84       3.18 1F   11171904
+protonets    resnet18          5.47 1F   11176512
+protonets    efficientnet_b0   1.21 1F    4007548
+cnaps        resnet18_84       3.48 1F   12754629
+cnaps        resnet18          7.64 1F   12759237
+cnaps        efficientnet_b0   3.38 1F   10588289
+simple_cnaps resnet18_84       3.48 1F   11966144
+simple_cnaps resnet18          7.64 1F   11970752
+simple_cnaps efficientnet_b0   3.39 1F    5667964
+"""  # 10^12 MACs as printed, steps, parameters
+ROWS: Final = [tuple(line.split()) for line in TABLE.strip().splitlines()]
+
+
+@cache
+def network(name: str) -> Backbone:
+    """Made once: what it costs does not depend on whose it is."""
+    return backbone(name, film=True)
+
+
+def learner(name: str, net: Backbone) -> nn.Module:
+    """As in the papers, whose set encoder sees the images in their size."""
+    encoder = SetEncoder(norm="batch", image_size=None)
+    make: dict[str, Callable[[], nn.Module]] = {
+        "finetuner": lambda: FineTuner(net),
+        "maml": lambda: MAML(net),
+        "protonets": lambda: ProtoNets(net),
+        "cnaps": lambda: CNAPs(net, encoder=encoder),
+        "simple_cnaps": lambda: SimpleCNAPs(net, encoder=encoder),
+    }
+    return make[name]()
+
+
+@pytest.mark.parametrize(("name", "net", "macs", "passes", "count"), ROWS)
+def test_a_row_of_the_papers_table_1(
+    name: str, net: str, macs: str, passes: str, count: str
+) -> None:
+    made = learner(name, network(net))
+    found = adapt_macs(made, SIZES[net], FRAMES, WAY, CLIP)
+    assert found is not None
+    printed = 1e12 * float(macs)
+    assert abs(found - printed) <= 0.005e12 + 4e-5 * printed  # the last digit, or the fifth
+    assert steps(made) == passes
+    assert parameters(made) == int(count)
+
+
+@pytest.mark.parametrize(
+    ("net", "macs"),
+    [
+        ("resnet18_84", 1.04503e9),
+        ("resnet18", 1.79787e9),
+        ("efficientnet_b0", 0.398e9),
+    ],
+)
+def test_a_frame_costs_a_backbone_what_the_papers_figures_come_to(net: str, macs: float) -> None:
+    digits = 4e-4 if net == "efficientnet_b0" else 5e-6
+    assert network_macs(network(net), SIZES[net]) == pytest.approx(macs, rel=digits)
+
+
+def test_a_frame_costs_the_set_encoder_what_the_papers_figures_come_to() -> None:
+    theirs = SetEncoder(norm="batch", image_size=None)
+    assert [round(network_macs(theirs, size) / 1e9, 5) for size in (84, 224)] == [0.09989, 0.71369]
+    ours = SetEncoder()  # which brings images down to 84 pixels
+    assert network_macs(ours, 224) == network_macs(theirs, 84)
+
+
+def test_layers_are_counted_by_the_papers_rules() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, groups=3),  # 10 x 10 to 8 x 8: 6 * 64 outputs, 9 products and a bias
+        nn.BatchNorm2d(6),  # 6 * 64 elements
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),  # 6 * 4 outputs, 16 elements each
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    )
+    made = Backbone(net, name="mine", dim=5, normalisation=SYMMETRIC)
+    assert network_macs(made, 10) == 6 * 64 * 10 + 2 * 6 * 64 + 24 * 17 + 24 * 5
+
+
+def test_heads_are_counted_by_the_papers_formulas() -> None:
+    n, way, d = 7, 2, 5  # seven clips of two frames
+    frame = network_macs(toy(), 32)
+
+    def rest(made: nn.Module) -> float:
+        """All but the networks and the mean over clips."""
+        cost = Adaptation.of(made, 32)
+        total = cost.macs(2 * n, way, 2)
+        assert total is not None
+        return total - 2 * n * (cost.backbone + cost.encoder) - cost.generator - 2 * n * d
+
+    means = n * way + n * d
+    assert rest(ProtoNets(toy())) == means + way * 3 * d
+    assert rest(ProtoNets(toy(), metric="cosine")) == means + way * 2 * d
+    assert rest(CNAPs(toy(film=True))) == means + way * (3 * d * d + d + 1 + 1)
+    inverse = d**3 / 3 + d**2 - 4 * d / 3
+    task = n * d + 1 + d * d * n + d * n
+    own = [1 + 2 * d * k + d * d * k for k in (3, 4)]  # however the units are shared out
+    expected = means + task + sum(own) + way * (1 + 2 * d * d + inverse)
+    assert rest(SimpleCNAPs(toy(film=True))) == pytest.approx(expected, rel=1e-12)
+    for made, count in ((FineTuner(toy()), 50), (MAML(toy()), 15)):
+        found = adapt_macs(made, 32, 2 * n, way, 2)
+        assert found == count * (2 * (2 * n * frame + n * way * d) + 2 * n * d)
+    assert adapt_macs(FineTuner(toy(), descent=Descent(0)), 32, 2 * n, way, 2) == 0
+
+
+def test_the_generator_of_film_is_its_perceptrons() -> None:
+    made = learner("simple_cnaps", network("resnet18_84"))
+    assert Adaptation.of(made, 84).generator == 32 * 64 * 64 + 2 * 3840 * 64
+
+
+def test_frames_that_are_no_clips_are_not_averaged() -> None:
+    cost = Adaptation.of(ProtoNets(toy()), 8)
+    assert cost.macs(6, 2) == 6 * cost.backbone + 6 * 2 + 6 * 5 + 2 * 3 * 5
+
+
+def test_counting_leaves_a_learner_as_it_was() -> None:
+    made = ProtoNets(toy()).train()
+    before = {key: value.clone() for key, value in made.state_dict().items()}
+    Adaptation.of(made, 8)
+    assert made.training
+    assert not any(module._forward_hooks for module in made.modules())
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+def test_a_head_without_a_formula_has_no_known_cost() -> None:
+    class Mine(Head):
+        def fit(self, features: Tensor, labels: Labels) -> State:
+            return (labels.averaging(features) @ features,)
+
+        def logits(self, state: State, queries: Tensor) -> Tensor:
+            return queries @ state[0].T
+
+    made = StagedLearner(toy(), Mine())
+    assert adapt_macs(made, 8, 4, 2) is None
+    assert steps(made) == "1F"
+    with pytest.raises(UsageError, match="the cost of a Linear is not known"):
+        adapt_macs(nn.Linear(2, 2), 8, 4, 2)

@@ -1,0 +1,165 @@
+"""The gradient study: unbiased samplers come out unbiased, the papers' do not, and the sums are the engine's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learners.lite.engine import Lite
+from learners.study.__main__ import SAMPLERS, main
+from learners.study.gradients import Study, active, engine_gradient, settings_of
+from learners.study.report import Interval, student
+from pipeline.errors import PipelineError
+from tests.learners.tasks import error, protonets, simple_cnaps, task, whole
+
+WAY, SHOT, QUERY = 3, 6, 4
+
+
+def command(shards: Path, *more: object) -> list[str]:
+    """Small tasks of the pets, whose rarest class has ten images."""
+    flags = {
+        "--shards": shards, "--backbone": "conv4", "--image-size": 24, "--way": WAY, "--shot": SHOT,
+        "--query": QUERY, "--tasks": 8, "--draws": 400, "--runs": 2,
+    }  # fmt: skip
+    return [*(str(word) for pair in flags.items() for word in pair), *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def said(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a whole study of ProtoNets writes."""
+    pytest.importorskip("matplotlib", reason="needs pip install -e '.[train]'")
+    out = tmp_path_factory.mktemp("study")
+    files = ("--out", out / "study.json", "--png", out / "study.png")
+    assert main(command(built, "--h", 6, 12, *files)) == 0
+    assert (out / "study.png").read_bytes().startswith(b"\x89PNG")
+    found: dict[str, Any] = json.loads((out / "study.json").read_text())
+    return found
+
+
+def row(said: dict[str, Any], sampler: str, h: int) -> dict[str, Any]:
+    (found,) = [r for r in said["rows"] if (r["sampler"], r["h"]) == (sampler, h)]
+    return dict(found)
+
+
+def test_a_study_has_a_row_for_each_sampler_and_h(said: dict[str, Any]) -> None:
+    wanted = {(s, h) for s in SAMPLERS for h in ((0,) if s == "none" else (6, 12))}
+    assert {(r["sampler"], r["h"]) for r in said["rows"]} == wanted
+    assert [len(t["shots"]) for t in said["tasks"]] == [WAY] * 8
+    assert {r["draws"] for r in said["rows"]} == {1, 2, 400}
+    assert row(said, "uniform", 6)["mse_to_uniform"] == {"mean": 1, "low": 1, "high": 1}
+
+
+def test_the_sums_are_what_the_engine_finds(said: dict[str, Any]) -> None:
+    assert 0 < said["engine_against_sum"] < 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "stratified", "neyman"])
+def test_the_unbiased_samplers_come_out_unbiased(said: dict[str, Any], sampler: str) -> None:
+    for h in (6, 12):
+        found = row(said, sampler, h)
+        assert not found["biased"]
+        assert found["bias"] < 0.15 * found["rmse"]["mean"]
+
+
+def test_the_papers_and_no_support_gradient_come_out_biased(said: dict[str, Any]) -> None:
+    for sampler, h in (("paper-lite", 6), ("paper-orbit", 6), ("none", 0)):
+        found = row(said, sampler, h)
+        assert found["biased"]
+        assert found["bias"] > 0.1
+
+
+def test_more_images_and_better_allocation_lower_the_error(said: dict[str, Any]) -> None:
+    for sampler in ("uniform", "stratified", "neyman", "subsample"):
+        few, many = (row(said, sampler, h)["rmse"]["mean"] for h in (6, 12))
+        assert many < few
+    assert row(said, "neyman", 6)["mse"]["mean"] < row(said, "uniform", 6)["mse"]["mean"]
+
+
+def test_bias_of_the_papers_draw_is_the_supports_missing_share() -> None:
+    """E[g] = g_Q + h / N of the support's part, so the bias is 1 - h / N of it."""
+    learner, asked = protonets(), task((4, 4), queries=6)
+    study = Study(learner, asked, 0, 0)
+    assert error(study.exact, whole(learner, asked)[0]) < 1e-10
+    queries = engine_gradient(learner, asked, Lite(sampler="none"), study.rng())
+    missing = float((0.5 * (study.exact - queries)).norm() ** 2) / study.norm2
+    assert study.errors("paper-lite", 4, 2000).bias2 == pytest.approx(missing, rel=0.1)
+
+
+def test_the_sum_and_the_engine_agree_draw_by_draw() -> None:
+    study = Study(protonets(), task((5, 2, 3), queries=6), 0, 0)
+    for sampler in ("exact", "uniform", "stratified", "neyman", "paper-lite", "paper-orbit"):
+        assert study.disagreement(sampler, 5) < 1e-5
+
+
+def test_a_learner_with_a_set_encoder_goes_through_the_engine() -> None:
+    study = Study(simple_cnaps(), task((4, 4), queries=4), 0, 0)
+    assert not study.is_linear("uniform")
+    found = study.errors("uniform", 4, 6)
+    assert found.draws == 6
+    assert found.mse > 0
+    assert study.errors("uniform", 8, 2).mse < 1e-20
+
+
+def test_a_saturated_softmax_is_told_from_one_that_learns() -> None:
+    learner, asked = protonets(), task((4, 4), queries=8)
+    assert active(learner, asked) > 0.9
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.mul_(40)
+    assert active(learner, asked) < active(protonets(), asked)
+
+
+def test_an_interval_is_students() -> None:
+    assert student(7) == pytest.approx(2.365, abs=0.01)
+    assert student(2) == pytest.approx(4.303, rel=0.04)
+    found = Interval.of([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.high - found.mean == pytest.approx(4.303 / np.sqrt(3), rel=0.04)
+
+
+def test_unbalanced_tasks_have_more_support_images_than_any_h(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--unbalanced", "--h", 8, "--samplers", "uniform", "neyman", "--json", "--tasks", 2)
+    assert main(command(built, *options)) == 0
+    shots = [t["shots"] for t in json.loads(capsys.readouterr().out)["tasks"]]
+    assert all(sum(each) > 8 for each in shots)
+    assert any(len(set(each)) > 1 for each in shots)
+
+
+def test_shots_are_as_given_one_for_each_class(
+    built: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--shot", 1, 2, 6, "--h", 4, "--samplers", "uniform", "neyman", "--tasks", 2)
+    assert main(command(built, *options, "--json")) == 0
+    shots = [t["shots"] for t in json.loads(capsys.readouterr().out)["tasks"]]
+    assert [sorted(each) for each in shots] == [[1, 2, 6]] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--unbalanced", "--shot", "2", "3", "4"], r"give it one --shot, the average"),
+        (["--shot", "2", "3"], r"3 classes need one shot or 3, got 2"),
+        (["--h", "0"], r"--h starts at 1"),
+        (["--tasks", "1"], r"--tasks, --draws and --runs at 2"),
+        (["--unbalanced", "--h", "500"], r"lower --h or raise --shot"),
+        (["--way", "9"], r"9 classes"),
+        (["--image-size", "84"], r"24"),
+        (["--run", "nowhere"], r"should be a checkpoint or the folder of a run"),
+        (["--out", "nowhere/study.json"], r"no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused(built: Path, options: list[str], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        main(command(built, *options))
+
+
+def test_queries_are_one_batch() -> None:
+    asked = task((2, 2), queries=60)
+    assert settings_of("paper-lite", 2, asked).chunk == 60

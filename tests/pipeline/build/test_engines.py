@@ -1,0 +1,84 @@
+"""Workers: as many as may be used, gone when the main process is, and a dead one is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.build.builder import Run, build_shards
+from pipeline.build.engines import array_part
+from pipeline.errors import Interrupted
+from pipeline.records import Encoding, Item, Pixels, Recipe, Rejected
+from pipeline.sources.folder import FolderSource
+
+RECIPE = Recipe(sizes=(16,), encodings=(Encoding.parse("raw"),), shard_samples=4)
+
+
+class Deadly(FolderSource):
+    """Reading its pictures kills the process, as a crashing decoder would."""
+
+    def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().pictures(items)
+
+
+class Slow(FolderSource):
+    """Reading its pictures takes longer than anybody waits."""
+
+    def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
+        (self.root.parent / f"worker-{os.getpid()}").touch()
+        time.sleep(60)
+        yield from super().pictures(items)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="a worker process died"):
+        build_shards(Deadly(root=photos), tmp_path / "out", RECIPE, Run(workers=2))
+    assert build_shards(FolderSource(root=photos), tmp_path / "out", RECIPE).manifest is not None
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_no_worker_outlives_the_main_process(
+    blow: signal.Signals, photos: Path, tmp_path: Path
+) -> None:
+    program = (
+        "from tests.pipeline.build.test_engines import *\n"
+        "from pipeline.command import run_command\n"
+        "def main(argv):\n"
+        "    build_shards(Slow(root=Path(sys.argv[1])), sys.argv[2], RECIPE, Run(workers=2))\n"
+        "    return 0\n"
+        "if __name__ == '__main__': sys.exit(run_command(main))\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, *map(str, (tmp_path / "program.py", photos, tmp_path / "out"))]
+    main = subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=subprocess.PIPE,
+    )
+    workers: list[int] = []
+    while len(workers) < 2:
+        assert main.poll() is None
+        time.sleep(0.05)
+        workers = [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")]
+    main.send_signal(blow)
+    _, errors = main.communicate(timeout=20)
+    assert main.returncode == (-signal.SIGKILL if blow == signal.SIGKILL else 130)
+    if blow != signal.SIGKILL:
+        assert b"run the same command to go on" in errors
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_array_tasks_share_all_shards_and_none_twice() -> None:
+    parts = [array_part(range(10), task, 4) for task in range(4)]
+    assert sorted(shard for part in parts for shard in part) == list(range(10))
