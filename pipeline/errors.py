@@ -39,6 +39,12 @@ class Interrupted(PipelineError):
     exit_code = 75
 
 
+def check_choice(value: object, choices: Sequence[object], what: str) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in choices:
+        raise UsageError(f"{what} is one of {', '.join(map(str, choices))}; got {value!r}")
+
+
 def few(names: Sequence[object], most: int = 5) -> str:
     """The first names, and how many more: a thousand of them would hide the sentence."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -17,10 +17,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from learners.heads.base import Cosine, Euclidean, Head, LinearGenerator
+from learners.heads.base import Head
+from learners.heads.linear import Linear, LinearGenerator
 from learners.heads.mahalanobis import Mahalanobis
+from learners.heads.prototypes import Cosine, Euclidean
 from learners.learner import StagedLearner, evaluating
-from learners.methods.descent import Linear
 from learners.methods.finetuner import FineTuner
 from learners.methods.maml import MAML
 from learners.networks.base import BATCH_NORMS

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from learners.evaluate.records import Score, TaskAnswers, VideoAnswers
-from learners.heads.base import check_known
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, check_choice
 
 NORMAL_95: Final = 1.96
 OrbitProtocol: TypeAlias = Literal["2021", "2022"]
@@ -102,7 +101,7 @@ def orbit_scores(
     The answers hold what the protocol scores: 2021 scores a padded video's duplicate frames, 2022 does not,
     and whoever makes the answers has left them out.
     """
-    check_known(protocol, get_args(OrbitProtocol), "ORBIT's protocol")
+    check_choice(protocol, get_args(OrbitProtocol), "ORBIT's protocol")
     values_of = _values_of_2021 if protocol == "2021" else _values_of_2022
     scores: list[Score] = []
     for mode in dict.fromkeys(task.mode for task in tasks):

@@ -25,9 +25,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import torch
 from torch.autograd.function import once_differentiable
 
-from learners.heads.base import Head, State, check_known
+from learners.heads.base import Head, State
 from learners.labels import Labels, SameSize
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, check_choice
 
 OneShot: TypeAlias = Literal["zero", "official"]
 TINY: Final = 1e-30  # the square root has no gradient at a variance of zero
@@ -72,7 +72,7 @@ class Mahalanobis(Head):
 
     def __init__(self, one_shot: OneShot = "zero") -> None:
         super().__init__()
-        check_known(one_shot, ("zero", "official"), "one_shot")
+        check_choice(one_shot, ("zero", "official"), "one_shot")
         self.one_shot = one_shot
 
     def fit(self, features: torch.Tensor, labels: Labels) -> State:

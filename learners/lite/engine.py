@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learners.heads.base import check_known
 from learners.labels import Labels
 from learners.learner import CHUNK, Passage, StagedLearner, Task
 from learners.lite.draws import Draw, Scheme, balanced, draw, unweighted
 from learners.lite.queries import Tally, batches
 from learners.lite.stages import Stage, Support
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, check_choice
 
 Sampler: TypeAlias = Literal[
     "exact", "neyman", "stratified", "uniform", "none", "subsample", "paper-lite", "paper-orbit"
@@ -71,11 +70,11 @@ class Lite:
     """Weight of the FiLM regulariser, which counts once per task."""
 
     def __post_init__(self) -> None:
-        check_known(self.sampler, get_args(Sampler), "the sampler")
+        check_choice(self.sampler, get_args(Sampler), "the sampler")
         if self.h < 0 or self.chunk < 1:
             raise UsageError(f"h starts at 0 and chunk at 1, got h={self.h} and chunk={self.chunk}")
         if self.encoder_sampler is not None:
-            check_known(self.encoder_sampler, get_args(Scheme), "the encoder's sampler")
+            check_choice(self.encoder_sampler, get_args(Scheme), "the encoder's sampler")
             if self.sampler not in get_args(Scheme):
                 raise UsageError(f"{self.sampler} rules the encoder, too; give it no other sampler")
         if self.sampler == "paper-orbit" and self.h == 0:

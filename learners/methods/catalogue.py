@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, get_args
 import torch
 from torch import nn
 
-from learners.heads.base import check_known
 from learners.methods.cnaps import CNAPs
 from learners.methods.finetuner import FineTuner
 from learners.methods.maml import MAML
@@ -18,7 +17,7 @@ from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import backbone
 from learners.networks.base import Backbone
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, check_choice
 from pipeline.pixels import Normalisation
 from pipeline.records import SQUASHED, Filter, Resizing, Shape
 
@@ -94,7 +93,7 @@ def make(
 
     temperature: of prototypes, if not the metric's own; a checkpoint keeps it.
     """
-    check_known(name, get_args(Name), "the learner")
+    check_choice(name, get_args(Name), "the learner")
     if temperature is not None and name not in PROTOTYPES:
         raise UsageError(f"a temperature is for {' and '.join(PROTOTYPES)}, not for {name}")
     with torch.random.fork_rng(devices=[]):

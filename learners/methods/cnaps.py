@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from learners.heads.base import Head, LinearGenerator
+from learners.heads.base import Head
+from learners.heads.linear import LinearGenerator
 from learners.learner import StagedLearner
 from learners.networks import Backbone
 from learners.networks.film import FilmGenerator

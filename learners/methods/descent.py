@@ -11,28 +11,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from learners.heads.base import Head, State, check_known, full_precision
+from learners.heads.base import State
+from learners.heads.linear import Linear
 from learners.labels import Labels
 from learners.learner import Classifier, Passage, StagedLearner, as_pixels
 from learners.networks import Backbone
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, check_choice
 
 WEIGHTINGS: Final = ("whole", "paper")
 Step: TypeAlias = Callable[[Sequence[Tensor]], None]
 """Moves the parameters by their gradients."""
-
-
-class Linear(Head):
-    """A linear layer on features. It begins at zero, where every class is as likely, and is then trained."""
-
-    def fit(self, features: Tensor, labels: Labels) -> State:
-        """Where descent begins."""
-        return features.new_zeros(labels.way, features.shape[1]), features.new_zeros(labels.way)
-
-    def logits(self, state: State, queries: Tensor) -> Tensor:
-        weights, bias = state
-        with full_precision(queries.device):
-            return functional.linear(queries, weights, bias)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +53,7 @@ class Descent:
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise UsageError(f"the number of steps starts at 0, got {self.steps}")
-        check_known(self.weighting, WEIGHTINGS, "the weighting of chunks")
+        check_choice(self.weighting, WEIGHTINGS, "the weighting of chunks")
 
     def run(self, parameters: Sequence[Tensor], step: Step, loss: Loss) -> None:
         """Give `step` the loss's gradient as often as there are steps; `.grad` is not touched."""

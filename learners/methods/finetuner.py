@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from learners.heads.base import State, check_known
+from learners.heads.base import State
+from learners.heads.linear import Linear
 from learners.learner import Classifier, Passage
-from learners.methods.descent import Descent, Linear, Loss, Step, begin, classifier, support
+from learners.methods.descent import Descent, Loss, Step, begin, classifier, support
 from learners.networks import Backbone
 from learners.networks.film import identity
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, check_choice
 
 STEPS: Final = 50
 RATES: Final = {"sgd": 0.1, "adam": 0.001}
@@ -42,7 +43,7 @@ class FineTuner(nn.Module):
         descent: Descent | None = None,
     ) -> None:
         super().__init__()
-        check_known(optimizer, tuple(RATES), "the optimizer")
+        check_choice(optimizer, tuple(RATES), "the optimizer")
         if film and not backbone.film_channels:
             raise UsageError("fine-tuning FiLM needs a backbone made with film=True")
         self.backbone = backbone.requires_grad_(requires_grad=False)

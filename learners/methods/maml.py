@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learners.heads.base import State
+from learners.heads.linear import Linear
 from learners.labels import Labels
 from learners.learner import CHUNK, Classifier, Passage, Task
 from learners.lite.engine import Outcome
 from learners.lite.queries import Tally, batches
-from learners.methods.descent import Descent, Linear, Loss, begin, classifier, support
+from learners.methods.descent import Descent, Loss, begin, classifier, support
 from learners.networks import Backbone
 from pipeline.errors import UsageError
 

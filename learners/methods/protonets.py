@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from learners.heads.base import Cosine, Euclidean, Prototypes, check_known
+from learners.heads.prototypes import Cosine, Euclidean, Prototypes
 from learners.learner import StagedLearner
 from learners.networks import Backbone
+from pipeline.errors import check_choice
 
 METRICS: Final = {"euclidean": Euclidean, "cosine": Cosine}
 
@@ -22,7 +23,7 @@ class ProtoNets(StagedLearner):
         temperature: float | None = None,
     ) -> None:
         """`temperature` divides squared distances, or cosines; None is the metric's own."""
-        check_known(metric, tuple(METRICS), "the metric")
+        check_choice(metric, tuple(METRICS), "the metric")
         head = METRICS[metric]
         super().__init__(backbone, head() if temperature is None else head(temperature))
 

@@ -9,13 +9,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from learners.heads.base import check_known
 from learners.learner import Precision
 from learners.lite.engine import Sampler
 from learners.methods.catalogue import PROTOTYPES, Trainable
 from learners.runs import SETTINGS_FILE, read_settings
 from pipeline.command import parser
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, check_choice
 from pipeline.layout import write_whole
 
 EXAMPLES: Final = """\
@@ -86,7 +85,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, known in _choices().items():
-            check_known(getattr(self, name), known, f"--{name.replace('_', '-')}")
+            check_choice(getattr(self, name), known, f"--{name.replace('_', '-')}")
         _check_ranges(self)
         if self.tasks % self.tasks_per_step:
             raise UsageError(

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from learners import checkpoint
 from learners import runs as trained
 from learners.heads.base import State
+from learners.heads.linear import Linear
 from learners.learner import CHUNK, Classifier, Passage, StagedLearner
 from learners.methods.catalogue import About, Name, about, make
-from learners.methods.descent import Linear
 from learners.networks import Backbone
 from learners.networks.backbones import PRETRAINED
 from learners.use.pictures import Pictures, described, listed, pixels

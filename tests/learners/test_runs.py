@@ -10,7 +10,7 @@ import torch
 
 from learners import checkpoint
 from learners import runs as trained
-from learners.heads.base import Prototypes
+from learners.heads.prototypes import Prototypes
 from learners.learner import StagedLearner
 from learners.methods.catalogue import About, Name, Trainable, about, make
 from learners.networks import save_weights

@@ -16,7 +16,7 @@ from torch import nn
 from learners.evaluate.protocols import OrbitTasks
 from learners.evaluate.run import How, Run
 from learners.evaluate.summary import scores
-from learners.heads.base import Euclidean
+from learners.heads.prototypes import Euclidean
 from learners.learner import Passage, StagedLearner
 from learners.networks import Backbone
 from learners.processes import Team

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from learners.heads.base import Cosine, Euclidean, LinearGenerator, check_known, full_precision
+from learners.heads.base import full_precision
+from learners.heads.linear import LinearGenerator
+from learners.heads.prototypes import Cosine, Euclidean
 from learners.labels import Labels
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, check_choice
 from tests.learners.tasks import shuffled
 
 SHOTS = (3, 1, 4)
@@ -95,4 +97,4 @@ def test_full_precision_ends_autocast_and_puts_back_what_was_set() -> None:
 
 def test_a_name_that_is_unknown_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(UsageError, match="the metric is one of a, b; got 'c'"):
-        check_known("c", ("a", "b"), "the metric")
+        check_choice("c", ("a", "b"), "the metric")

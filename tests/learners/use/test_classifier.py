@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from learners import checkpoint
-from learners.heads.base import Cosine, State
+from learners.heads.base import State
+from learners.heads.prototypes import Cosine
 from learners.learner import StagedLearner
 from learners.methods.catalogue import Name, about, make
 from learners.networks import backbone, save_weights
