@@ -1,1 +1,1 @@
-"""Datasets on disk become items. Each module reads one real format; `catalogue` finds the right one."""
+"""Datasets on disk become items. Each module reads one format; `catalogue` finds the module by name."""

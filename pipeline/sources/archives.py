@@ -1,9 +1,8 @@
-"""Folders and archives as one thing: names, and the bytes behind them.
+"""Folders, tars and zips read the same way: a table of members, and where the bytes of each lie.
 
-Nothing is ever extracted. A tar or zip is listed once; a member is then read from its place in the
-archive. A compressed tar has no places, so it is inflated, as one file, into the build's scratch
-folder. Members that a careful reader does not follow (links, devices, `..`, absolute paths) are
-reported and never touched.
+Nothing is ever extracted. A tar or zip is listed once; a member is then read at its offset in the
+archive. A compressed tar has no offsets, so it is inflated, as one file, into the build's scratch
+folder. Unsafe members (links, devices, `..`, absolute paths) are reported and never read.
 """
 
 from __future__ import annotations
@@ -26,12 +25,13 @@ from typing import IO, Any, Final, cast
 from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import Rejected, SourceFile
-from pipeline.sources.spans import DEFLATED, MEMBER_LIMIT, SCRATCH, STORED, Span, SpanReader
+from pipeline.sources.spans import DEFLATED, MEMBER_LIMIT, SCRATCH, STORED, FileSpan, SpanReader
 
-COMPRESSED: Final = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+GZIP_MAGIC: Final = b"\x1f\x8b"
+DECOMPRESSORS: Final = {GZIP_MAGIC: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES: Final = (*TAR_SUFFIXES, ".zip")
-ARCHIVE_ERRORS: Final = (  # what the readers of the standard library raise on damaged lists
+ARCHIVE_ERRORS: Final = (  # what the standard library raises on a damaged archive
     zipfile.BadZipFile,
     tarfile.TarError,
     EOFError,
@@ -41,80 +41,86 @@ ARCHIVE_ERRORS: Final = (  # what the readers of the standard library raise on d
     ValueError,
     NotImplementedError,
 )
+LITTER: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory", "__macosx"})
+
+
+def is_litter(path: str) -> bool:
+    """Whether a file manager left this behind: `.DS_Store`, `._a.jpg`, `__MACOSX/a.jpg`."""
+    name = path.rpartition("/")[2]
+    return name.lower() in LITTER or name.startswith("._") or "__MACOSX/" in path
+
+
+def source_file(path: Path) -> SourceFile:
+    """Name and size of a file, for the manifest."""
+    return SourceFile(name=path.name, bytes=path.stat().st_size)
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """The members of a folder or an archive, by path, in sorted order."""
+class MemberTree:
+    """The members of a folder or an archive by path, in sorted order."""
 
     root: Path
-    """What a span's `file` is relative to."""
+    """The folder that the `file` of each span is relative to."""
     scratch: Path | None
-    members: dict[str, Span]
+    members: dict[str, FileSpan]
     rejected: tuple[Rejected, ...] = ()
     files: tuple[SourceFile, ...] = ()
     where: str = ""
     """The folder or archive, for messages."""
 
-    def under(self, prefix: str) -> Iterator[tuple[str, Span]]:
-        """Members below a folder, with paths relative to it."""
+    def under(self, prefix: str) -> Iterator[tuple[str, FileSpan]]:
+        """The members below a folder, with paths relative to it."""
         prefix = prefix.rstrip("/") + "/" if prefix else ""
-        return (
-            (path[len(prefix) :], span)
-            for path, span in self.members.items()
-            if path.startswith(prefix)
-        )
+        return ((path[len(prefix) :], span) for path, span in self.members.items() if path.startswith(prefix))
 
     def read(self, path: str) -> bytes:
-        """The bytes of one member (a list, a label file)."""
+        """Read one member whole, such as a list or a label file."""
         if path not in self.members:
             raise SourceMissing(f"{self.where} has no {path}; is it the archive it should be?")
         with SpanReader(self.root, self.scratch) as reader:
             return reader.read_span(self.members[path])
 
 
-def open_tree(path: Path, root: Path | None = None, scratch: Path | None = None) -> Tree:
-    """A folder, tar, compressed tar or zip. Spans are relative to `root` (default: to `path` itself)."""
+def open_tree(path: Path, root: Path | None = None, scratch: Path | None = None) -> MemberTree:
+    """List a folder, tar, compressed tar or zip; spans are relative to `root`, by default `path`."""
     root = path if root is None else root
     relative = "" if path == root else path.relative_to(root).as_posix()
     if path.is_dir():
         members, rejected = _list_folder(path, relative)
-        return Tree(root, scratch, members, rejected, (), str(path))
+        return MemberTree(root, scratch, members, rejected, (), str(path))
     if not path.exists():
         raise SourceMissing(f"{path} is needed and is not there")
-    files = (SourceFile(name=path.name, bytes=path.stat().st_size),)
     try:
         if zipfile.is_zipfile(path) or path.suffix == ".zip":
-            found = list(zip_members(path, relative))
+            entries = list(zip_members(path, relative))
         else:
-            plain, name = _plain_tar(path, relative, scratch)
+            plain, name = plain_file(path, relative, scratch)
             with plain.open("rb") as handle:
-                found = list(tar_members(handle, name))
+                entries = list(tar_members(handle, name))
     except ARCHIVE_ERRORS as error:
-        raise IntegrityError(
-            f"{path} is not a whole archive ({error}); download it again"
-        ) from error
-    members, rejected = _sorted_out(found)
-    return Tree(root, scratch, dict(sorted(members.items())), rejected, files, str(path))
+        raise IntegrityError(f"{path} is not a whole archive ({error}); download it again") from error
+    members, rejected = _without_rejected(entries)
+    members, files = dict(sorted(members.items())), (source_file(path),)
+    return MemberTree(root, scratch, members, rejected, files, str(path))
 
 
-def _sorted_out(
-    found: list[tuple[str, Span | str]],
-) -> tuple[dict[str, Span], tuple[Rejected, ...]]:
-    members: dict[str, Span] = {}
+def _without_rejected(
+    entries: list[tuple[str, FileSpan | str]],
+) -> tuple[dict[str, FileSpan], tuple[Rejected, ...]]:
+    members: dict[str, FileSpan] = {}
     rejected: list[Rejected] = []
-    for name, place in found:
-        if isinstance(place, str):
-            rejected.append(Rejected(name, place))
+    for name, span in entries:
+        if isinstance(span, str):
+            rejected.append(Rejected(name, span))
         elif name in members:
             rejected.append(Rejected(name, "a second member of this name"))
         else:
-            members[name] = place
+            members[name] = span
     return members, tuple(rejected)
 
 
-def unsafe(name: str) -> str:
-    """Why a member's name is not followed, or ""."""
+def unsafe_reason(name: str) -> str:
+    """Why a member of this name is not read; "" if it may be."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or (len(name) > 1 and name[1] == ":"):
         return "absolute path, not followed"
@@ -123,10 +129,10 @@ def unsafe(name: str) -> str:
     return ""
 
 
-def tar_members(handle: IO[bytes], file: str) -> Iterator[tuple[str, Span | str]]:
-    """Name and span (or the reason for leaving it out) of each member of the tar that starts here.
+def tar_members(handle: IO[bytes], file: str) -> Iterator[tuple[str, FileSpan | str]]:
+    """Yield name and span of each member of the tar that starts here, or why the member is left out.
 
-    Python's tarfile takes a damaged header for the end of the archive; here that is an error.
+    Python's tarfile takes a damaged header for the end of the archive; here it is an error.
     """
     archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115  (the caller owns the handle)
     count, size = 0, os.fstat(handle.fileno()).st_size
@@ -137,8 +143,8 @@ def tar_members(handle: IO[bytes], file: str) -> Iterator[tuple[str, Span | str]
         if member.isfile():
             if member.offset_data + member.size > size:
                 raise IntegrityError(f"{file or handle.name} ends within {name}; download it again")
-            reason = unsafe(name)
-            yield name, reason or Span(file, member.offset_data, member.size)
+            reason = unsafe_reason(name)
+            yield name, reason or FileSpan(file, member.offset_data, member.size)
         elif not member.isdir():
             yield name, "not a regular file (link or device), not followed"
     handle.seek(archive.offset)
@@ -149,13 +155,13 @@ def tar_members(handle: IO[bytes], file: str) -> Iterator[tuple[str, Span | str]
         )
 
 
-def zip_members(path: Path, file: str) -> Iterator[tuple[str, Span | str]]:
-    """Name and span (or the reason for leaving it out) of each member of a zip."""
+def zip_members(path: Path, file: str) -> Iterator[tuple[str, FileSpan | str]]:
+    """Yield name and span of each member of a zip, or why the member is left out."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            reason = unsafe(info.filename)
+            reason = unsafe_reason(info.filename)
             if info.flag_bits & 1:
                 reason = "encrypted"
             elif info.compress_type not in (STORED, DEFLATED):
@@ -164,12 +170,12 @@ def zip_members(path: Path, file: str) -> Iterator[tuple[str, Span | str]]:
                 reason = "not a regular file (link or device), not followed"
             elif info.file_size > MEMBER_LIMIT:
                 reason = f"would inflate to {info.file_size:,} bytes (limit {MEMBER_LIMIT:,})"
-            span = Span(file, info.header_offset, info.compress_size, "zip")
+            span = FileSpan(file, info.header_offset, info.compress_size, "zip")
             yield info.filename, reason or span
 
 
-def _list_folder(path: Path, relative: str) -> tuple[dict[str, Span], tuple[Rejected, ...]]:
-    members: dict[str, Span] = {}
+def _list_folder(path: Path, relative: str) -> tuple[dict[str, FileSpan], tuple[Rejected, ...]]:
+    members: dict[str, FileSpan] = {}
     rejected: list[Rejected] = []
 
     def unreadable(error: OSError) -> None:
@@ -180,24 +186,24 @@ def _list_folder(path: Path, relative: str) -> tuple[dict[str, Span], tuple[Reje
         here = Path(folder).relative_to(path).as_posix()
         for name in sorted(files):
             member = name if here == "." else f"{here}/{name}"
-            members[member] = Span(f"{relative}/{member}" if relative else member)
+            members[member] = FileSpan(f"{relative}/{member}" if relative else member)
     return dict(sorted(members.items())), tuple(rejected)
 
 
-def _plain_tar(path: Path, relative: str, scratch: Path | None) -> tuple[Path, str]:
-    """The tar itself, or its inflated copy in the scratch folder."""
+def plain_file(path: Path, relative: str, scratch: Path | None) -> tuple[Path, str]:
+    """The file itself or, if it is compressed, its inflated copy; and the `file` of its spans."""
     with path.open("rb") as handle:
         start = handle.read(6)
-    opener = next((o for magic, o in COMPRESSED.items() if start.startswith(magic)), None)
+    opener = next((o for magic, o in DECOMPRESSORS.items() if start.startswith(magic)), None)
     if opener is None:
         return path, relative
     if scratch is None:
         raise UsageError(f"{path} is compressed and there is no scratch folder to inflate it into")
-    return inflated(path, scratch, cast("Any", opener))
+    return inflate_to_scratch(path, scratch, cast("Any", opener))
 
 
-def inflated(path: Path, scratch: Path, opener: Any = gzip.open) -> tuple[Path, str]:
-    """The whole, decompressed copy of a file in the scratch folder, made once."""
+def inflate_to_scratch(path: Path, scratch: Path, opener: Any = gzip.open) -> tuple[Path, str]:
+    """Decompress a file into the scratch folder, once; the copy appears when it is complete."""
     target = scratch / f"{path.name}.inflated"
     if not target.exists():
         scratch.mkdir(parents=True, exist_ok=True)
@@ -209,9 +215,7 @@ def inflated(path: Path, scratch: Path, opener: Any = gzip.open) -> tuple[Path, 
                 os.fsync(copy.fileno())
             partial.replace(target)
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise IntegrityError(
-                f"{path} is cut off or damaged ({error}); download it again"
-            ) from error
+            raise IntegrityError(f"{path} is cut off or damaged ({error}); download it again") from error
         except OSError as error:
             if error.errno is None:  # bz2 reports damaged data this way
                 raise IntegrityError(f"{path} is damaged ({error}); download it again") from error

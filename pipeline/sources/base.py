@@ -1,6 +1,6 @@
-"""What every source is: a survey of items, and the pixels of the items asked for.
+"""The base class of all sources: a survey lists items, and `pictures` reads the pixels of some of them.
 
-A source of one's own is a class with `survey`; `pictures` below serves items whose bytes lie in files:
+A source of your own needs only `survey`; `pictures` below reads items whose bytes lie in files:
 
     class Scans(Source):
         def survey(self) -> Survey:
@@ -31,27 +31,27 @@ class Source(ABC):
     root: Path
     """The folder (or archive) it lies in."""
     scratch: Path | None = None
-    """Where a source may keep derived files (an inflated .tgz); the build sets it."""
+    """Where a source may keep derived files, such as an inflated .tgz; the build sets it."""
     limit_per_class: int | None = None
-    """The build's cap, for sources that would otherwise list far too much."""
+    """The build's limit, for sources that would otherwise list far too many images."""
 
     @abstractmethod
     def survey(self) -> Survey:
-        """List everything, decode nothing. Raises SourceMissing or IntegrityError."""
+        """List all items without decoding any. Raises SourceMissing or IntegrityError."""
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
-        """The pixels of each item, in the order asked; a Rejected in the place of one that is bad."""
+        """Yield the pixels of each item, in the order given; a Rejected in the place of a bad one."""
         with SpanReader(self.root, self.scratch) as reader:
             for item in items:
                 yield read_or_reject(item, reader.read)
 
-    def libraries(self, items: Sequence[Item]) -> dict[str, str]:  # noqa: ARG002  (others look)
-        """Name and version of what decoded these items, beyond what the images stage uses."""
+    def libraries(self, items: Sequence[Item]) -> dict[str, str]:  # noqa: ARG002  (subclasses look)
+        """Name and version of what decodes these items, beyond the libraries of the build itself."""
         return {}
 
 
 def read_or_reject(item: Item, read: Callable[[Item], Pixels | Rejected]) -> Pixels | Rejected:
-    """What `read` gives, or the reason it cannot; a source that went away stays an error."""
+    """What `read` returns, or why it failed; a source that has gone away still raises."""
     try:
         return read(item)
     except IntegrityError as error:

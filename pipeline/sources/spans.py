@@ -1,4 +1,4 @@
-"""Spans: where the bytes of a picture lie, and how they are read and checked."""
+"""Spans: where in a source's files the bytes of an image lie, and how they are read and checked."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.constants import OPEN_FILES, PIXEL_LIMIT
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.records import Item
 
-SCRATCH: Final = "@"  # a span's file that starts with this lies in the scratch folder
-MEMBER_LIMIT: Final = 4 * PIXEL_LIMIT  # bytes; more than the largest picture we would decode
-LOCAL_HEADER: Final = struct.Struct("<4sHHHHHLLLHH")  # of a zip's member
-STORED, DEFLATED, HAS_DESCRIPTOR = 0, 8, 0x08  # methods; the flag of a checksum behind the data
+SCRATCH: Final = "@"  # marks a span whose file lies in the scratch folder
+MEMBER_LIMIT: Final = 4 * PIXEL_LIMIT  # bytes; more than the largest image that we decode
+LOCAL_HEADER: Final = struct.Struct("<4sHHHHHLLLHH")  # of a zip member
+STORED, DEFLATED, HAS_DESCRIPTOR = (0, 8, 0x08)  # compression methods; flag: the checksum follows the data
 FATAL_ERRNO: Final = frozenset({errno.ENOENT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE})
-"""Not the picture's fault: the source went away, so the build stops rather than quarantine."""
+"""Not the image's fault: the source has gone away, so the build stops and quarantines nothing."""
 
 
-class Span(NamedTuple):
-    """Where the bytes of a member lie; the fields of an `Item` of the same names."""
+class FileSpan(NamedTuple):
+    """Where the bytes of a member lie; an `Item` has the same four fields."""
 
     file: str
     offset: int = 0
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 
 class SpanReader:
-    """Reads spans; keeps the files it reads from open, a bounded number of them."""
+    """Reads spans; keeps a bounded number of files open."""
 
     def __init__(self, root: Path, scratch: Path | None = None) -> None:
         self._root, self._scratch = root, scratch
@@ -47,11 +47,11 @@ class SpanReader:
         self._open.clear()
 
     def read(self, item: Item) -> bytes:
-        """The bytes of an item."""
-        return self.read_span(Span(item.file, item.offset, item.length, item.packing))
+        """Read the bytes of an item."""
+        return self.read_span(FileSpan(item.file, item.offset, item.length, item.packing))
 
-    def read_span(self, span: Span) -> bytes:
-        """The bytes of a span, inflated and checked if it is a zip's."""
+    def read_span(self, span: FileSpan) -> bytes:
+        """Read the bytes of a span; a zip member is inflated and its checksum verified."""
         handle = self._handle(span.file)
         if span.packing == "zip":
             return _zip_member(handle, span)
@@ -69,7 +69,7 @@ class SpanReader:
         return handle
 
     def path(self, file: str) -> Path:
-        """Where a span's file lies."""
+        """The path of a span's file."""
         if not file.startswith(SCRATCH):
             return self._root / file
         if self._scratch is None:
@@ -87,7 +87,7 @@ def _read_exactly(handle: int, offset: int, length: int) -> bytes:
     return data
 
 
-def _zip_member(handle: int, span: Span) -> bytes:
+def _zip_member(handle: int, span: FileSpan) -> bytes:
     header = LOCAL_HEADER.unpack(_read_exactly(handle, span.offset, LOCAL_HEADER.size))
     signature, _, flags, method, _, _, crc, _, _, name_bytes, extra_bytes = header
     if signature != b"PK\x03\x04":
@@ -96,9 +96,7 @@ def _zip_member(handle: int, span: Span) -> bytes:
     data = _read_exactly(handle, start, span.length)
     if flags & HAS_DESCRIPTOR:
         descriptor = _read_exactly(handle, start + span.length, 8)
-        (crc,) = struct.unpack(
-            "<L", descriptor[4:] if descriptor[:4] == b"PK\x07\x08" else descriptor[:4]
-        )
+        (crc,) = struct.unpack("<L", descriptor[4:] if descriptor[:4] == b"PK\x07\x08" else descriptor[:4])
     if method == DEFLATED:
         try:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MEMBER_LIMIT)

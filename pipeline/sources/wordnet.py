@@ -1,7 +1,7 @@
 """ImageNet's 1000 classes as the leaves of a WordNet graph, and Meta-Dataset's split of that graph.
 
-A node may have several parents. Nodes with a single child say nothing and are left out, but for two
-that Meta-Dataset's second version has and that are kept here, so that the graphs are equal.
+A node may have several parents. Nodes with a single child are redundant and left out, except two that
+Meta-Dataset's second version has and that are kept here, so that the graphs are equal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pipeline.sources.facts import fact_rows
 
-Graph: TypeAlias = Mapping[str, tuple[str, ...]]
+ClassGraph: TypeAlias = Mapping[str, tuple[str, ...]]
 """A WordNet id and its children, sorted; leaves have none."""
 
 ENTITY: Final = "n00001740"
@@ -20,40 +20,42 @@ CARNIVORE: Final = "n02075296"
 DEVICE: Final = "n03183080"
 
 
-class Node(NamedTuple):
+class WordNetNode(NamedTuple):
+    """A WordNet id's row of `facts/ilsvrc_2012.tsv`."""
+
     words: str
-    pictures: int
-    """Of a class, as Meta-Dataset counts them (duplicates with other datasets left out)."""
+    images: int
+    """In a class, as Meta-Dataset counts them (duplicates with other datasets left out)."""
     children: tuple[str, ...]
 
 
 @cache
-def imagenet() -> Mapping[str, Node]:
-    """Every node above the 1000 classes, and the classes, by WordNet id."""
+def imagenet_nodes() -> Mapping[str, WordNetNode]:
+    """The 1000 classes and every node above them, by WordNet id."""
     return {
-        name: Node(words, int(pictures), tuple(children.split()))
-        for name, pictures, children, words in fact_rows("ilsvrc_2012")
+        name: WordNetNode(words, int(images), tuple(children.split()))
+        for name, images, children, words in fact_rows("ilsvrc_2012")
     }
 
 
-def leaves_below(graph: Graph, node: str) -> frozenset[str]:
-    """The leaves that a node spans; a leaf spans itself."""
-    found: set[str] = set()
+def leaves_below(graph: ClassGraph, node: str) -> frozenset[str]:
+    """The leaves below a node; a leaf is below itself."""
+    leaves: set[str] = set()
     seen, waiting = {node}, [node]
     while waiting:
         children = graph[waiting[-1]]
         name = waiting.pop()
         if not children:
-            found.add(name)
+            leaves.add(name)
         waiting += (child for child in children if child not in seen)
         seen.update(children)
-    return frozenset(found)
+    return frozenset(leaves)
 
 
-def graph_of(graph: Graph, root: str, keep: Collection[str]) -> Graph:
-    """The part below `root` that leads to the leaves in `keep`, without nodes of a single child."""
+def pruned_graph(graph: ClassGraph, root: str, keep: Collection[str]) -> ClassGraph:
+    """The part of the graph from `root` to the leaves in `keep`, without nodes that have a single child."""
     kept: dict[str, tuple[str, ...]] = {}
-    stands_for: dict[str, str] = {}  # the node that takes its place; "" where nothing is left
+    stands_for: dict[str, str] = {}  # the node that replaces it; "" where nothing is left
 
     def visit(name: str) -> str:
         if name not in stands_for:
@@ -68,15 +70,15 @@ def graph_of(graph: Graph, root: str, keep: Collection[str]) -> Graph:
 
 
 @cache
-def split_graphs(*, all_train: bool = False) -> Mapping[str, Graph]:
+def split_graphs(*, all_train: bool = False) -> Mapping[str, ClassGraph]:
     """Meta-Dataset's graph of each split: its first version, or its second with all classes in train."""
-    graph = {name: node.children for name, node in imagenet().items()}
+    graph = {name: node.children for name, node in imagenet_nodes().items()}
     if all_train:
         return {"train": graph, "validation": {}, "test": {}}
-    every = leaves_below(graph, ENTITY)
+    all_leaves = leaves_below(graph, ENTITY)
     validation, test = leaves_below(graph, CARNIVORE), leaves_below(graph, DEVICE)
     return {
-        "train": graph_of(graph, ENTITY, every - validation - test),
-        "validation": graph_of(graph, CARNIVORE, validation),
-        "test": graph_of(graph, DEVICE, test),
+        "train": pruned_graph(graph, ENTITY, all_leaves - validation - test),
+        "validation": pruned_graph(graph, CARNIVORE, validation),
+        "test": pruned_graph(graph, DEVICE, test),
     }

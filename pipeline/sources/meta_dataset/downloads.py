@@ -1,15 +1,15 @@
-"""The table of downloads: for each dataset its files, where they come from, how large they are."""
+"""The table of downloads: the files of each dataset, where they come from and how large they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.sources.meta_dataset.parts import GIGABYTE, MEGABYTE, Part
+from pipeline.sources.meta_dataset.parts import GIGABYTE, MEGABYTE, DownloadPart
 
-DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
+DOWNLOADS: Final[Mapping[str, tuple[DownloadPart, ...]]] = {
     "ilsvrc_2012": (
-        Part(
+        DownloadPart(
             file="ILSVRC2012_img_train.tar",
             url="https://image-net.org/download-images.php (ILSVRC 2012, training images, tasks 1 & 2)",
             bytes=147_897_477_120,
@@ -18,14 +18,14 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "omniglot": (
-        Part(
+        DownloadPart(
             file="images_background.zip",
             url="https://github.com/brendenlake/omniglot/raw/master/python/images_background.zip",
             bytes=9_464_212,
             folders=("images_background",),
             marker="Alphabet_of_the_Magi",
         ),
-        Part(
+        DownloadPart(
             file="images_evaluation.zip",
             url="https://github.com/brendenlake/omniglot/raw/master/python/images_evaluation.zip",
             bytes=6_462_886,
@@ -35,7 +35,7 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "aircraft": (
-        Part(
+        DownloadPart(
             file="fgvc-aircraft-2013b.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
             bytes=2_753_340_328,
@@ -44,7 +44,7 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "cu_birds": (
-        Part(
+        DownloadPart(
             file="CUB_200_2011.tgz",
             url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
             bytes=1_150_585_339,
@@ -53,7 +53,7 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "dtd": (
-        Part(
+        DownloadPart(
             file="dtd-r1.0.1.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
             bytes=625_239_812,
@@ -62,7 +62,7 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "quickdraw": (
-        Part(
+        DownloadPart(
             file="<class name>.npy, 345 files",
             url="gs://quickdraw_dataset/full/numpy_bitmap or "
             "https://storage.googleapis.com/quickdraw_dataset/full/numpy_bitmap/<class name>.npy",
@@ -72,14 +72,14 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "fungi": (
-        Part(
+        DownloadPart(
             file="fungi_train_val.tgz",
             url="https://labs.gbif.org/fgvcx/2018/fungi_train_val.tgz",
             bytes=13 * GIGABYTE,
             folders=("images",),
             marker="*",
         ),
-        Part(
+        DownloadPart(
             file="train_val_annotations.tgz",
             url="https://labs.gbif.org/fgvcx/2018/train_val_annotations.tgz",
             bytes=4 * MEGABYTE,
@@ -88,21 +88,21 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "vgg_flower": (
-        Part(
+        DownloadPart(
             file="102flowers.tgz",
             url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz",
             bytes=344_862_509,
             folders=("jpg",),
             marker="image_00001.jpg",
         ),
-        Part(
+        DownloadPart(
             file="imagelabels.mat",
             url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",
             bytes=502,
         ),
     ),
     "traffic_sign": (
-        Part(
+        DownloadPart(
             file="GTSRB_Final_Training_Images.zip",
             url="https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
             "GTSRB_Final_Training_Images.zip",
@@ -112,14 +112,14 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "mscoco": (
-        Part(
+        DownloadPart(
             file="train2017.zip",
             url="http://images.cocodataset.org/zips/train2017.zip",
             bytes=19_336_861_798,
             folders=("train2017",),
             marker="*",
         ),
-        Part(
+        DownloadPart(
             file="annotations_trainval2017.zip",
             url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
             bytes=252_907_541,
@@ -128,13 +128,13 @@ DOWNLOADS: Final[Mapping[str, tuple[Part, ...]]] = {
         ),
     ),
     "mnist": (
-        Part(
+        DownloadPart(
             file="t10k-images-idx3-ubyte.gz",
             url="https://storage.googleapis.com/cvdf-datasets/mnist/t10k-images-idx3-ubyte.gz",
             bytes=1_648_877,
             also=("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"),
         ),
-        Part(
+        DownloadPart(
             file="t10k-labels-idx1-ubyte.gz",
             url="https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
             bytes=4_542,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.records import Rejected
-from pipeline.sources.archives import Tree
+from pipeline.sources.archives import MemberTree
 from pipeline.sources.meta_dataset.classes import OfficialClass
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
-from pipeline.sources.meta_dataset.parts import located
-from pipeline.sources.meta_dataset.raw import Listing, Picture, RawSource, by_folder
+from pipeline.sources.meta_dataset.parts import locate_part
+from pipeline.sources.meta_dataset.raw import ListedImage, RawListing, RawSource, list_by_folder
 
 log = logging.getLogger(__name__)
 
@@ -20,56 +21,49 @@ TRACK: Final = re.compile(r"(\d+)_(\d+)\.ppm", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CuBirds(RawSource):
-    """CUB-200-2011; its own split of pictures is not used."""
+class JpegFolderSource(RawSource):
+    """A dataset of JPEGs in one folder for each class, of the class's name."""
+
+    def list_images(self) -> RawListing:
+        """List the folders of the classes."""
+        names = [entry.record.name for entry in self.classes()]
+        return list_by_folder(self.open_part(self.parts[0]), dict(zip(names, names, strict=True)), ".jpg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuBirdsSource(JpegFolderSource):
+    """CUB-200-2011; its own split into training and test images is not used."""
 
     name: str = "cu_birds"
     parts = DOWNLOADS["cu_birds"]
 
-    def listing(self) -> Listing:
-        """A folder for each class."""
-        return _plain(self, ".jpg")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Dtd(RawSource):
+class DtdSource(JpegFolderSource):
     """The Describable Textures Dataset."""
 
     name: str = "dtd"
     parts = DOWNLOADS["dtd"]
 
-    def listing(self) -> Listing:
-        """A folder for each class; one holds a file manager's leftover, as published."""
-        return _plain(self, ".jpg", ".directory")
-
-
-def _plain(source: RawSource, suffix: str, *ignored: str) -> Listing:
-    tree = source.opened(source.parts[0])
-    class_of = {name: name for name in (entry.record.name for entry in source.classes())}
-    pictures, strays = by_folder(tree, class_of, suffix, ignored)
-    rejected = (*tree.rejected, *strays)
-    return Listing(pictures=pictures, where=tree.where, rejected=rejected, files=tree.files)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrafficSign(RawSource):
-    """The training pictures of the German Traffic Sign Recognition Benchmark."""
+class TrafficSignSource(RawSource):
+    """The training images of the German Traffic Sign Recognition Benchmark."""
 
     name: str = "traffic_sign"
     parts = DOWNLOADS["traffic_sign"]
 
-    def listing(self) -> Listing:
-        """A folder for each class; TTTTT_FFFFF.ppm is frame FFFFF of the approach to sign TTTTT."""
-        tree = self.opened(self.parts[0])
+    def list_images(self) -> RawListing:
+        """List the class folders; TTTTT_FFFFF.ppm is frame FFFFF of the drive past sign TTTTT."""
         names = [entry.record.name for entry in self.classes()]
         class_of = {f"{int(name.split('.')[0]):05d}": name for name in names}
-        found, strays = by_folder(tree, class_of, ".ppm", [".csv"])
-        pictures = {name: [_with_track(entry) for entry in group] for name, group in found.items()}
-        rejected = (*tree.rejected, *strays)
-        return Listing(pictures=pictures, where=tree.where, rejected=rejected, files=tree.files)
+        listing = list_by_folder(self.open_part(self.parts[0]), class_of, ".ppm", ".csv")
+        images = {name: map(_with_track, entries) for name, entries in listing.images.items()}
+        return replace(listing, images=images)
 
 
-def _with_track(entry: Picture | Rejected) -> Picture | Rejected:
+def _with_track(entry: ListedImage | Rejected) -> ListedImage | Rejected:
+    """The image with its track and frame, which its name says."""
     if isinstance(entry, Rejected):
         return entry
     folder, _, file = entry.name.rpartition("/")
@@ -80,45 +74,39 @@ def _with_track(entry: Picture | Rejected) -> Picture | Rejected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Omniglot(RawSource):
-    """Characters of 50 alphabets. With the background archive alone, 30: no class to test on."""
+class OmniglotSource(RawSource):
+    """Characters of 50 alphabets; of 30, none to test on, if only the background archive is there."""
 
     name: str = "omniglot"
     parts = DOWNLOADS["omniglot"]
     invert = True
 
     def classes(self) -> tuple[OfficialClass, ...]:
-        """All classes, or those of the archive that is there."""
+        """All classes, or those of the background archive if only that is there."""
         classes = super().classes()
-        if located(self.parts[1], self.root) is not None:
+        if locate_part(self.parts[1], self.root) is not None:
             return classes
         return tuple(entry for entry in classes if entry.record.split != "test")
 
-    def listing(self) -> Listing:
-        """<alphabet>/characterNN/*.png of both archives."""
-        classes = self.classes()
+    def list_images(self) -> RawListing:
+        """List <alphabet>/characterNN/*.png of both archives."""
+        records = [entry.record for entry in self.classes()]
         class_of = {
             f"{record.superclass}/{record.name.removeprefix(record.superclass + '-')}": record.name
-            for record in (entry.record for entry in classes)
+            for record in records
         }
         evaluation = self.parts[1]
-        there = [part for part in self.parts if located(part, self.root) is not None]
-        if evaluation not in there:
+        available = [part for part in self.parts if locate_part(part, self.root) is not None]
+        if evaluation not in available:
             log.warning(
                 "omniglot: only the background set is built, %d classes and none to test on; for the "
                 "others put %s into %s",
-                len(classes),
-                evaluation,
-                self.root,
+                *(len(records), evaluation, self.root),
             )
-        trees = [self.opened(part) for part in there]
-        whole = _joined(trees)
-        pictures, strays = by_folder(whole, class_of, ".png")
-        rejected = (*whole.rejected, *strays)
-        return Listing(pictures=pictures, where=whole.where, rejected=rejected, files=whole.files)
+        return list_by_folder(_join_trees(map(self.open_part, available)), class_of, ".png")
 
 
-def _joined(trees: list[Tree]) -> Tree:
+def _join_trees(trees: Iterable[MemberTree]) -> MemberTree:
     first, *others = trees
     for tree in others:
         first = replace(

@@ -1,4 +1,4 @@
-"""A large JSON object, read entry by entry: its lists never stand in memory as a whole."""
+"""Reads a large JSON object entry by entry: its lists are never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import IO, Final
 from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError
 
-SPACE: Final = " \t\n\r"
+JSON_SPACE: Final = " \t\n\r"
 
 
 def list_entries(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
-    """Key and entry for every entry of the lists of the outermost object, in the order of the file.
+    """Yield the key and each entry of the lists in the outermost object, in the order of the file.
 
     >>> import io
     >>> list(list_entries(io.BytesIO(b'{"info": {"year": 2017}, "images": [{"id": 1}, {"id": 2}]}')))
     [('images', {'id': 1}), ('images', {'id': 2})]
     """
-    text = _Text(stream)
+    text = _JsonText(stream)
     text.expect("{")
     for _ in text.entries("}"):
         key = text.value()
@@ -33,8 +33,8 @@ def list_entries(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
             yield str(key), text.value()
 
 
-class _Text:
-    """The part of the text that is needed at the moment."""
+class _JsonText:
+    """A window of the text: the part that is being parsed."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._read = codecs.getreader("utf-8")(stream).read
@@ -42,23 +42,23 @@ class _Text:
         self._buffer, self._position, self._gone, self._ended = "", 0, 0, False
 
     def peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             while self._position < len(self._buffer):
-                if self._buffer[self._position] not in SPACE:
+                if self._buffer[self._position] not in JSON_SPACE:
                     return self._buffer[self._position]
                 self._position += 1
-            if not self._more():
+            if not self._read_more():
                 return ""
 
     def expect(self, character: str) -> None:
-        """Pass over a character that must be next."""
+        """Skip a character that must be next."""
         if self.peek() != character:
             self._fail(f"{character!r} is needed and {self.peek() or 'the end'!r} found")
         self._position += 1
 
     def entries(self, closing: str) -> Iterator[None]:
-        """Comes to each entry of a list or object, which the caller then reads, up to its bracket."""
+        """Yield before each entry of a list or object, which the caller then reads, up to `closing`."""
         first = True
         while self.peek() != closing:
             if not first:
@@ -68,20 +68,20 @@ class _Text:
         self.expect(closing)
 
     def value(self) -> object:
-        """The next value."""
+        """Parse the next value."""
         self.peek()
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                if not self._more():
+                if not self._read_more():
                     self._fail(error.msg)
                 continue
-            if end < len(self._buffer) or not self._more():  # else a number may go on
+            if end < len(self._buffer) or not self._read_more():  # else a number may continue
                 self._position = end
                 return value
 
-    def _more(self) -> bool:
+    def _read_more(self) -> bool:
         if self._ended:
             return False
         try:
@@ -94,5 +94,5 @@ class _Text:
         return not self._ended
 
     def _fail(self, problem: str) -> None:
-        place = self._gone + self._position
-        raise IntegrityError(f"is no JSON, or cut off: at character {place:,} {problem}")
+        position = self._gone + self._position
+        raise IntegrityError(f"is no JSON, or cut off: at character {position:,} {problem}")

@@ -1,4 +1,4 @@
 """ORBIT: folders and ZIPs of frames, and raw videos.
 
-layout (names) ─► frames, video (what each video holds) ─► annotations, official ─► source
+layout (paths) ─► frames, video (the frames of each video) ─► annotations, official ─► source
 """

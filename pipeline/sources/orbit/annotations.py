@@ -1,7 +1,7 @@
-"""ORBIT's extra annotations: what is wrong with a frame, and where its object is.
+"""ORBIT's extra annotations: quality issues of a frame, and the box of its object.
 
-One JSON file for each video, `annotations/<split>/<video>.json`: frame file name to a dictionary.
-Videos of an object alone carry seven quality flags, videos in clutter a box (left, upper, width,
+There is one JSON file per video, `annotations/<split>/<video>.json`: a dictionary for each frame file.
+Videos of an object alone have seven quality flags; videos in clutter have a box (left, upper, width,
 height in frames of 1080 pixels) and the first flag. Both published spellings of a box are read.
 """
 
@@ -13,70 +13,70 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipeline.constants import QUALITY
+from pipeline.constants import QUALITY_ISSUES
 from pipeline.errors import IntegrityError
 from pipeline.records import Box
-from pipeline.sources.spans import Span, SpanReader
+from pipeline.sources.spans import FileSpan, SpanReader
 
-FOLDER: Final = "annotations"
-BOX: Final = "object_bounding_box"
-SIDES: Final = ("x", "y", "w", "h")
+ANNOTATIONS_FOLDER: Final = "annotations"
+BOX_ENTRY: Final = "object_bounding_box"
+BOX_SIDES: Final = ("x", "y", "w", "h")
 
 
-class Annotation(NamedTuple):
-    """What an `Item` says of a frame, in its fields of the same names."""
+class FrameAnnotation(NamedTuple):
+    """The annotation of a frame; an `Item` has the same two fields."""
 
     quality: tuple[int, ...] = ()
     box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Annotations:
-    """The annotation files of a set, in folders and in archives."""
+class AnnotationFiles:
+    """The annotation files of a dataset, in folders and in archives."""
 
     folder: Path
-    zipped: Mapping[tuple[str, str], Span]
-    """By split's folder and video."""
+    zipped: Mapping[tuple[str, str], FileSpan]
+    """By folder of the split and video."""
     reader: SpanReader
 
-    def of(self, level: str, video: str) -> tuple[Mapping[str, Annotation], list[str]]:
-        """Annotations by frame file name, and what is wrong with the file."""
+    def read_video(self, level: str, video: str) -> tuple[Mapping[str, FrameAnnotation], list[str]]:
+        """The annotations of a video by frame file name, and the problems of its file."""
         try:
             if (level, video) in self.zipped:
                 data = self.reader.read_span(self.zipped[level, video])
             else:
-                data = (self.folder / FOLDER / level / f"{video}.json").read_bytes()
+                data = (self.folder / ANNOTATIONS_FOLDER / level / f"{video}.json").read_bytes()
         except FileNotFoundError:
             return {}, []
         except (OSError, IntegrityError) as error:
             return {}, [f"annotations cannot be read: {error}"]
-        return parsed(data)
+        return parse_annotations(data)
 
 
-def parsed(data: bytes) -> tuple[dict[str, Annotation], list[str]]:
-    """The readable annotations of one file, and at most one complaint about the others."""
+def parse_annotations(data: bytes) -> tuple[dict[str, FrameAnnotation], list[str]]:
+    """The readable annotations of one file, and at most one message about the others."""
     try:
         frames = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {}, [f"annotations are no JSON ({error}); its frames are kept without them"]
     if not isinstance(frames, dict):
         return {}, [f"annotations must be one object, found {type(frames).__name__}"]
-    notes: dict[str, Annotation] = {}
+    annotations: dict[str, FrameAnnotation] = {}
     wrong: list[str] = []
     for name, entry in frames.items():
         try:
-            notes[name] = annotation(entry)
+            annotations[name] = parse_annotation(entry)
         except (TypeError, ValueError, OverflowError) as error:
             wrong.append(f"{name}: {error}")
-    return notes, [f"{len(wrong):,} bad annotations, the first at {wrong[0]}"] if wrong else []
+    return annotations, [f"{len(wrong):,} bad annotations, the first at {wrong[0]}"] if wrong else []
 
 
-def annotation(entry: object) -> Annotation:
-    """One frame's dictionary. Raises TypeError or ValueError."""
+def parse_annotation(entry: object) -> FrameAnnotation:
+    """Parse the dictionary of one frame. Raises TypeError or ValueError."""
     if not isinstance(entry, dict):
         raise TypeError(f"an object is needed, found {entry!r}")
-    quality = tuple(_flag(name, entry.get(name)) for name in QUALITY)
-    return Annotation(quality if max(quality) >= 0 else (), _box(entry.get(BOX)))
+    quality = tuple(_flag(name, entry.get(name)) for name in QUALITY_ISSUES)
+    return FrameAnnotation(quality if max(quality) >= 0 else (), _box(entry.get(BOX_ENTRY)))
 
 
 def _flag(name: str, value: object) -> int:
@@ -93,15 +93,15 @@ def _box(value: object) -> Box | None:
         return None
     sides: Iterable[object] = ()
     if isinstance(value, dict):
-        sides = [value.get(side) for side in SIDES]
+        sides = [value.get(side) for side in BOX_SIDES]
     elif isinstance(value, list):
         sides = value
     numbers = [int(s) for s in sides if isinstance(s, (int, float)) and not isinstance(s, bool)]
-    if len(numbers) != len(SIDES):
-        raise ValueError(f"{BOX} must be four numbers, found {value!r}")
+    if len(numbers) != len(BOX_SIDES):
+        raise ValueError(f"{BOX_ENTRY} must be four numbers, found {value!r}")
     left, upper, width, height = numbers
     if not any(numbers):
         return None
     if width < 1 or height < 1:
-        raise ValueError(f"{BOX} is empty: {value!r}")
+        raise ValueError(f"{BOX_ENTRY} is empty: {value!r}")
     return left, upper, width, height

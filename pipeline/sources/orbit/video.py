@@ -1,7 +1,7 @@
-"""The frames of a video, decoded by child processes that may crash, hang or leak at no one's cost.
+"""Decodes the frames of a video in child processes, which may crash, hang or leak without harm.
 
-decord reads what it reads exactly; PyAV reads the rest, and takes over where decord fails, dies or
-stands still (`video_child` says why it is so). What neither can read is handed back as a reason.
+decord decodes the videos that it decodes exactly; PyAV decodes the others, and takes over where decord
+fails, dies or hangs (`video_child` says why). For a frame that neither can decode there is a reason.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ from pipeline.sources.orbit import video_child as child
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv"})
-PATIENCE: Final = 60.0  # seconds without a frame; a 4K frame on a busy disk takes one
-DECORD_BYTES: Final = 256 * 2**20  # decord decodes ahead without limit: at worst the whole clip
-PIPE_BYTES: Final = 1 << 20  # a frame in a few reads rather than in hundreds
-START: Final = (  # as a file, without the package: its imports are ours, not a decoder's
+FRAME_TIMEOUT: Final = 60.0  # seconds without a frame; a 4K frame on a busy disk takes one
+DECORD_BYTES: Final = 256 * 2**20  # decord decodes ahead without limit, at worst the whole clip
+PIPE_BYTES: Final = 1 << 20  # so that a frame takes a few reads rather than hundreds
+CHILD_CODE: Final = (  # run as a file, so that a decoder does not import the package
     "import sys; sys.path = [p for p in sys.path if p]; import runpy; runpy.run_path(sys.argv[1], run_name='__main__')"
 )
-UNSAID: Final = "does not decode"  # a frame that the decoder left out without a word
-EXTRA: Final = "pip install -e '.[video]'"
+NO_REASON: Final = "does not decode"  # of a frame that the decoder left out silently
+VIDEO_EXTRA: Final = "pip install -e '.[video]'"
 
-Frame: TypeAlias = "NDArray[np.uint8] | str"
-"""RGB pixels, upright; or why there are none."""
+FrameOrReason: TypeAlias = "NDArray[np.uint8] | str"
+"""Upright RGB pixels, or why there are none."""
 
 
-class Message(NamedTuple):
+class ChildMessage(NamedTuple):
+    """One message of `video_child`; `kind` is one of its constants."""
+
     kind: bytes
     number: int
     body: NDArray[np.uint8]
@@ -55,42 +57,42 @@ class Message(NamedTuple):
 
 
 class VideoFacts(NamedTuple):
-    """What a video's container says; nothing was decoded."""
+    """What the container of a video says; nothing is decoded."""
 
     frames: int
     """Frames in the file."""
     listed: int
-    """Frames that the container's list promises (more than `frames`: cut off); 0 if it has none."""
+    """Frames that the container's list promises (cut off if more than `frames`); 0 without a list."""
     width: int
     height: int
 
 
-class Broken(Exception):
-    """The child died, stands still, or cannot read the video."""
+class DecoderFailed(Exception):
+    """The decoding process died, hangs, or cannot read the video."""
 
 
-class Child:
-    """A decoding process, started by the first request; for `contextlib.closing`."""
+class DecoderProcess:
+    """A decoding process, started by the first request; use it with `contextlib.closing`."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, timeout: float = FRAME_TIMEOUT) -> None:
+        self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: child.Request) -> Iterator[Message]:
-        """The messages that answer a request, the last one included."""
-        process = self._running()
+    def ask(self, request: child.VideoRequest) -> Iterator[ChildMessage]:
+        """Yield the messages that answer a request, including the last one."""
+        process = self._running_process()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except OSError as error:
-            raise Broken(self._death()) from error
+            raise DecoderFailed(self._describe_death()) from error
         while True:
-            message = self._message()
+            message = self._read_message()
             if message.kind == child.FAILED:
-                raise Broken(message.text)
+                raise DecoderFailed(message.text)
             if message.kind == child.NO_LIBRARY:
-                raise UsageError(f"videos cannot be decoded: {message.text}; {EXTRA}")
+                raise UsageError(f"videos cannot be decoded: {message.text}; {VIDEO_EXTRA}")
             yield message
             if message.kind in {child.DONE, child.PROBED}:
                 return
@@ -109,32 +111,32 @@ class Child:
                 logger.debug("the decoder died before it read its request")
         self._process = None
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running_process(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and file)
-                [sys.executable, "-c", START, child.__file__],
+                [sys.executable, "-c", CHILD_CODE, child.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # FFmpeg's remarks, without end for a damaged file
+                stderr=subprocess.DEVNULL,  # FFmpeg writes without end about a damaged file
                 pipesize=PIPE_BYTES,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         return self._process
 
-    def _message(self) -> Message:
-        header = bytearray(child.HEADER.size)
-        self._fill(memoryview(header))
-        kind, number, height, width, size = child.HEADER.unpack(header)
+    def _read_message(self) -> ChildMessage:
+        header = bytearray(child.MESSAGE_HEADER.size)
+        self._read_into(memoryview(header))
+        kind, number, height, width, size = child.MESSAGE_HEADER.unpack(header)
         if size > 3 * PIXEL_LIMIT:
-            raise Broken(f"{width:,} x {height:,} pixels are more than the {PIXEL_LIMIT:,} allowed")
-        shape = (height, width, 3) if kind == child.FRAME else (size,)
+            raise DecoderFailed(f"{width:,} x {height:,} pixels are more than the {PIXEL_LIMIT:,} allowed")
+        shape = (height, width, 3) if kind == child.GOOD_FRAME else (size,)
         body = np.empty(shape, np.uint8)
         if size:
-            self._fill(memoryview(body).cast("B"))  # type: ignore[arg-type]  # numpy before 3.12
-        return Message(kind, number, body)
+            self._read_into(memoryview(body).cast("B"))  # type: ignore[arg-type]  # numpy before 3.12
+        return ChildMessage(kind, number, body)
 
-    def _fill(self, view: memoryview) -> None:
-        """Read until the view is full; a child that is silent for too long or gone is an error."""
+    def _read_into(self, view: memoryview) -> None:
+        """Read until the view is full; a process that is silent for too long, or gone, is an error."""
         assert self._process is not None
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
@@ -142,46 +144,43 @@ class Child:
         poll.register(pipe, select.POLLIN)
         done = 0
         while done < len(view):
-            if not poll.poll(self._patience * 1000):
-                raise Broken(f"the decoder made no progress for {self._patience:g} s")
+            if not poll.poll(self._timeout * 1000):
+                raise DecoderFailed(f"the decoder made no progress for {self._timeout:g} s")
             count = os.readv(pipe, [view[done:]])
             if not count:
-                raise Broken(self._death())
+                raise DecoderFailed(self._describe_death())
             done += count
 
-    def _death(self) -> str:
+    def _describe_death(self) -> str:
         assert self._process is not None
-        self._process.kill()  # it may have closed its pipe and live on
+        self._process.kill()  # it may have closed its pipe and still run
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the decoder died ({how})"
 
 
-class Probe(Child):
-    """Counts the frames of many videos with one process."""
+class VideoProbe(DecoderProcess):
+    """Counts the frames of many videos in one process."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        super().__init__(patience)
-
-    def facts(self, path: Path) -> VideoFacts | str:
+    def read_facts(self, path: Path) -> VideoFacts | str:
         """What the container says, or why it cannot be read."""
         try:
-            request = child.Request(path=str(path.absolute()), numbers=[], decord_bytes=0)
-            found = json.loads(list(self.ask(request))[-1].text)
-        except Broken as error:
+            request = child.VideoRequest(path=str(path.absolute()), numbers=[], decord_bytes=0)
+            values = json.loads(list(self.ask(request))[-1].text)
+        except DecoderFailed as error:
             self.close()
             return str(error)
-        return VideoFacts(*(found[name] for name in VideoFacts._fields))
+        return VideoFacts(*(values[name] for name in VideoFacts._fields))
 
 
-def require() -> None:
-    """Check, once and before the work, that videos can be decoded; tell if only PyAV is there."""
-    if not usable_by_decord():
-        logger.info("decord is not installed; PyAV alone decodes the videos (%s)", EXTRA)
+def require_decoders() -> None:
+    """Check, once and before the work, that videos can be decoded; log if only PyAV is installed."""
+    if not decord_memory():
+        logger.info("decord is not installed; PyAV alone decodes the videos (%s)", VIDEO_EXTRA)
 
 
-def decoders() -> dict[str, str]:
-    """The installed decoders' versions."""
+def decoder_versions() -> dict[str, str]:
+    """The versions of the installed decoders."""
     distributions = {
         name
         for module in ("av", "decord")
@@ -190,57 +189,51 @@ def decoders() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in sorted(distributions)}
 
 
-def usable_by_decord() -> int:
-    """Bytes that decord may hold; 0 where it is not installed. Raises UsageError without PyAV."""
+def decord_memory() -> int:
+    """Bytes that decord may use; 0 if it is not installed. Raises UsageError without PyAV."""
     if importlib.util.find_spec("av") is None:
-        raise UsageError(
-            f"videos are decoded by PyAV and decord, and PyAV is not installed; {EXTRA}"
-        )
+        raise UsageError(f"videos are decoded by PyAV and decord, and PyAV is not installed; {VIDEO_EXTRA}")
     return DECORD_BYTES if importlib.util.find_spec("decord") else 0
 
 
-def frames(
-    path: Path,
-    numbers: Sequence[int],
-    *,
-    patience: float = PATIENCE,
-    decord_bytes: int | None = None,
-) -> Iterator[tuple[int, Frame]]:
-    """Each number (from 1, in presentation order; ascending) with its frame or the reason it has none."""
-    limit = usable_by_decord() if decord_bytes is None else decord_bytes
+def decode_frames(
+    path: Path, numbers: Sequence[int], *, timeout: float = FRAME_TIMEOUT, decord_bytes: int | None = None
+) -> Iterator[tuple[int, FrameOrReason]]:
+    """Yield each number (from 1, in presentation order, ascending) and its frame, or why it has none."""
+    limit = decord_memory() if decord_bytes is None else decord_bytes
     waiting = deque(numbers)
     reason = ""
     for decord in (limit, 0) if limit else (0,):
         if not waiting:
             return
-        path.stat()  # a source that went away ends the build; it is not a bad video
-        request = child.Request(
-            path=str(path.absolute()), numbers=list(waiting), decord_bytes=decord
-        )
+        path.stat()  # a source that has gone away ends the build; it is not a bad video
+        request = child.VideoRequest(path=str(path.absolute()), numbers=list(waiting), decord_bytes=decord)
         try:
-            with closing(Child(patience)) as process:
-                yield from _matched(process.ask(request), waiting)
-        except Broken as error:
+            with closing(DecoderProcess(timeout)) as process:
+                yield from _match_frames(process.ask(request), waiting)
+        except DecoderFailed as error:
             reason = str(error)
             logger.debug("%s: %s (decord: %s)", path, reason, bool(decord))
     for number in waiting:
         yield number, reason
 
 
-def _matched(messages: Iterator[Message], waiting: deque[int]) -> Iterator[tuple[int, Frame]]:
-    """Take from `waiting` each number that a message settles."""
+def _match_frames(
+    messages: Iterator[ChildMessage], waiting: deque[int]
+) -> Iterator[tuple[int, FrameOrReason]]:
+    """Yield and remove from `waiting` each number that a message answers."""
     reasons: dict[int, str] = {}
     for message in messages:
         if message.kind == child.BAD_FRAME:
             reasons[message.number] = message.text
-        elif message.kind == child.FRAME:
-            while waiting and waiting[0] < message.number:  # passed by: it will not come
+        elif message.kind == child.GOOD_FRAME:
+            while waiting and waiting[0] < message.number:  # left out: it will not come
                 number = waiting.popleft()
-                yield number, reasons.pop(number, UNSAID)
+                yield number, reasons.pop(number, NO_REASON)
             if waiting and waiting[0] == message.number:
                 yield waiting.popleft(), message.body
         elif message.kind == child.DONE:
             logger.debug("decoded by %s", message.text)
             while waiting:
                 number = waiting.popleft()
-                yield number, reasons.pop(number, UNSAID)
+                yield number, reasons.pop(number, NO_REASON)

@@ -1,14 +1,14 @@
-"""A process of its own that decodes videos, so that a crash, a hang or a leak dies with it.
+"""The process that decodes videos, separate so that a crash, a hang or a leak ends with it.
 
-`video.py` starts this file, writes one JSON request per line to its stdin and reads messages (HEADER
-and a body) from its stdout. When stdin ends, the parent is gone, and so is this process.
+`video.py` starts this file, writes one JSON request per line to its stdin and reads messages (header
+and body) from its stdout. When stdin ends, the parent is gone and this process ends too.
 
-PyAV is the measure: it numbers frames by their time stamps, so a frame that does not decode leaves a
-gap and moves no other frame. decord counts instead of looking at time stamps, so it is read strictly
-from the first frame on (its seeks land beside the frame asked for where groups of pictures are open),
-every batch waits for PyAV's word that each of its frames decodes, and it only sees 8-bit H.264, whose
-pixels both libraries give alike. Both decode with one thread: with several, the repair of damaged
-frames depends on timing.
+PyAV is the reference: it numbers frames by their time stamps, so a frame that does not decode leaves a
+gap and shifts no other frame. decord counts and ignores time stamps, so it is read strictly from the
+first frame on (its seeks miss the frame asked for where groups of pictures are open), every batch waits
+until PyAV confirms that each of its frames decodes, and it only gets 8-bit H.264, for which both
+libraries give the same pixels. Both decode with one thread: with several, the repair of damaged frames
+depends on timing.
 """
 
 from __future__ import annotations
@@ -33,66 +33,66 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
-HEADER: Final = struct.Struct("<cIIIQ")  # kind, frame number, height, width, bytes of the body
-FRAME: Final = b"F"  # the body is height x width x 3 pixels
+MESSAGE_HEADER: Final = struct.Struct("<cIIIQ")  # kind, frame number, height, width, bytes of the body
+GOOD_FRAME: Final = b"F"  # the body is height x width x 3 pixels
 BAD_FRAME: Final = b"X"  # the body says why the frame does not decode
-PROGRESS: Final = b"T"
+PROGRESS: Final = b"T"  # a frame that was not asked for; resets the timeout
 PROBED: Final = b"P"  # the body is a JSON object
-FAILED: Final = b"E"  # the body says why the request cannot be met
-NO_LIBRARY: Final = b"L"  # the body says what cannot be imported
+FAILED: Final = b"E"  # the body says why the request failed
+NO_LIBRARY: Final = b"L"  # the body says which import failed
 DONE: Final = b"D"  # the body names the decoder
 BATCH_BYTES: Final = 16 * 2**20  # decord copies a batch at a time
 
 Send = Callable[..., None]
 
 
-class Request(TypedDict):
-    """`numbers` are the frames wanted, from 1, ascending; none: only count the frames."""
+class VideoRequest(TypedDict):
+    """`numbers` are the frames to decode, from 1, ascending; if empty, frames are only counted."""
 
     path: str
     numbers: list[int]
     decord_bytes: int
 
 
-class Unfit(Exception):
-    """This video is not for this decoder."""
+class UnfitVideo(Exception):
+    """This decoder cannot decode this video."""
 
 
-class Packets(NamedTuple):
-    """What the container says, before anything is decoded."""
+class ContainerFacts(NamedTuple):
+    """What the container of a video says; nothing is decoded."""
 
     frames: int
-    """Those whose packets are in the file."""
+    """Frames whose packets are in the file."""
     listed: int
-    """Frames that the container's own list promises; 0 where it has none."""
+    """Frames that the container's list promises; 0 without a list."""
     numbers: dict[int, int]
-    """Frame number by time stamp; empty where time stamps are missing or double."""
+    """Frame number by time stamp; empty if time stamps are missing or repeated."""
     codec: str
     pixels: str
     width: int
     height: int
 
 
-def packets_of(path: str) -> Packets:
-    """Read the packets, in the order of the file, and number them in the order of presentation."""
+def read_container(path: str) -> ContainerFacts:
+    """Read the packets in the order of the file, and number them in the order of presentation."""
     import av  # noqa: PLC0415  (only a child may import it)
 
     stamps: list[int | None] = []
     hidden = 0
     with av.open(path) as container:
-        stream = _stream(container)
+        stream = _video_stream(container)
         context = stream.codec_context
-        with contextlib.suppress(av.FFmpegError):  # cut off: what came before counts
+        with contextlib.suppress(av.FFmpegError):  # cut off: the packets before the cut count
             for packet in container.demux(stream):
                 hidden += packet.is_discard
                 if packet.size and not packet.is_discard:
                     stamps.append(packet.pts)
-        known = sorted({stamp for stamp in stamps if stamp is not None})
-        whole = len(known) == len(stamps)
-        return Packets(
+        distinct = sorted({stamp for stamp in stamps if stamp is not None})
+        complete = len(distinct) == len(stamps)
+        return ContainerFacts(
             frames=len(stamps),
             listed=max(stream.frames - hidden, 0),
-            numbers={stamp: number for number, stamp in enumerate(known, 1)} if whole else {},
+            numbers={stamp: number for number, stamp in enumerate(distinct, 1)} if complete else {},
             codec=context.name,
             pixels=context.pix_fmt or "",
             width=context.width,
@@ -100,21 +100,21 @@ def packets_of(path: str) -> Packets:
         )
 
 
-def _stream(container: InputContainer) -> VideoStream:
+def _video_stream(container: InputContainer) -> VideoStream:
     if not container.streams.video:
-        raise Unfit("holds no video")
+        raise UnfitVideo("holds no video")
     return container.streams.video[0]
 
 
-def by_pyav(path: str, packets: Packets) -> Iterator[tuple[int, av.VideoFrame | str]]:
-    """Number and frame, or the reason it is bad, in the order the decoder gives them."""
+def decode_by_pyav(path: str, packets: ContainerFacts) -> Iterator[tuple[int, av.VideoFrame | str]]:
+    """Yield number and frame (or why it is bad) in the order of the decoder."""
     import av  # noqa: PLC0415
 
     with av.open(path) as container:
-        stream = _stream(container)
+        stream = _video_stream(container)
         stream.codec_context.thread_count = 1
         number = 0
-        for packet in _packets(container, stream):
+        for packet in _readable_packets(container, stream):
             try:
                 frames = stream.decode(packet)
             except av.FFmpegError as error:
@@ -126,10 +126,8 @@ def by_pyav(path: str, packets: Packets) -> Iterator[tuple[int, av.VideoFrame | 
                 yield number, frame
 
 
-def _packets(
-    container: InputContainer, stream: VideoStream
-) -> Iterator[Packet[VideoStream] | None]:
-    """The packets up to the end or the first damage of the container, then None to flush."""
+def _readable_packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | None]:
+    """Yield the packets up to the end or the first damage of the container, then None to flush."""
     import av  # noqa: PLC0415
 
     with contextlib.suppress(av.FFmpegError):
@@ -139,97 +137,95 @@ def _packets(
     yield None
 
 
-def upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """RGB pixels, turned as the container's display matrix asks."""
+def rotate_upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """RGB pixels, rotated as the container's display matrix says."""
     import numpy as np  # noqa: PLC0415
 
     pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
-def by_decord(path: str, packets: Packets) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The same frames from decord, as long as PyAV confirms each of them; Unfit where it does not."""
+def decode_by_decord(path: str, packets: ContainerFacts) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The same frames from decord while PyAV confirms each of them; raises UnfitVideo otherwise."""
     import decord  # noqa: PLC0415
 
     reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
     if len(reader) != packets.frames:
-        raise Unfit(f"decord counts {len(reader)} frames, the container {packets.frames}")
-    confirmed = (number for number, frame in by_pyav(path, packets) if not isinstance(frame, str))
+        raise UnfitVideo(f"decord counts {len(reader)} frames, the container {packets.frames}")
+    confirmed = (number for number, frame in decode_by_pyav(path, packets) if not isinstance(frame, str))
     batch = max(BATCH_BYTES // max(packets.width * packets.height * 3, 1), 1)
     for start in range(0, packets.frames, batch):
         numbers = list(range(start + 1, min(start + batch, packets.frames) + 1))
         if list(islice(confirmed, len(numbers))) != numbers:
-            raise Unfit(f"not every frame of {numbers[0]} to {numbers[-1]} decodes")
+            raise UnfitVideo(f"not every frame of {numbers[0]} to {numbers[-1]} decodes")
         yield from zip(numbers, reader.get_batch([n - 1 for n in numbers]).asnumpy(), strict=True)
 
 
-def for_decord(packets: Packets, limit: int) -> bool:
-    """Whether decord gives PyAV's pixels, and within memory: it may hold the whole decoded clip."""
-    alike = packets.codec == "h264" and packets.pixels in {"yuv420p", "yuvj420p"}
-    return alike and packets.frames * packets.width * packets.height * 3 <= limit
+def decord_can_read(packets: ContainerFacts, limit: int) -> bool:
+    """Whether decord gives the same pixels as PyAV within `limit` bytes: it may hold the whole clip."""
+    same_pixels = packets.codec == "h264" and packets.pixels in {"yuv420p", "yuvj420p"}
+    return same_pixels and packets.frames * packets.width * packets.height * 3 <= limit
 
 
-def decode(request: Request, packets: Packets, send: Send) -> str:
-    """Send the frames asked for; returns the decoder's name."""
+def decode_request(request: VideoRequest, packets: ContainerFacts, send: Send) -> str:
+    """Send the frames of a request. Returns the name of the decoder."""
     import numpy as np  # noqa: PLC0415
 
-    wanted, last = set(request["numbers"]), max(request["numbers"])
-    decord = for_decord(packets, request["decord_bytes"])
-    source = by_decord if decord else by_pyav
-    for number, found in source(request["path"], packets):
-        if isinstance(found, str):
-            send(BAD_FRAME, number, body=found.encode())
-        elif number in wanted:
-            pixels = found if isinstance(found, np.ndarray) else upright(found)
-            send(FRAME, number, *pixels.shape[:2], body=pixels)
+    numbers, last = set(request["numbers"]), max(request["numbers"])
+    decord = decord_can_read(packets, request["decord_bytes"])
+    source = decode_by_decord if decord else decode_by_pyav
+    for number, frame in source(request["path"], packets):
+        if isinstance(frame, str):
+            send(BAD_FRAME, number, body=frame.encode())
+        elif number in numbers:
+            pixels = frame if isinstance(frame, np.ndarray) else rotate_upright(frame)
+            send(GOOD_FRAME, number, *pixels.shape[:2], body=pixels)
         else:
             send(PROGRESS, number)
-        if number >= last and not isinstance(found, str):
+        if number >= last and not isinstance(frame, str):
             break
     return "decord" if decord else "PyAV"
 
 
-def answer(request: Request, send: Send) -> None:
-    """Meet one request; every failure of a foreign library becomes a message."""
+def answer_request(request: VideoRequest, send: Send) -> None:
+    """Answer one request; every failure of a decoder becomes a message."""
     try:
-        packets = packets_of(request["path"])
+        packets = read_container(request["path"])
         if not request["numbers"]:
             send(PROBED, body=json.dumps(packets._replace(numbers={})._asdict()).encode())
             return
-        send(DONE, body=decode(request, packets, send).encode())
+        send(DONE, body=decode_request(request, packets, send).encode())
     except ImportError as error:
         send(NO_LIBRARY, body=str(error).encode())
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001  (whatever a decoder throws, the parent must hear of it)
+    except Exception as error:  # noqa: BLE001  (whatever a decoder raises, the parent must be told)
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         send(FAILED, body=reason.encode(errors="replace")[-500:])
 
 
 def main() -> None:
-    """Serve requests until stdin ends."""
+    """Answer requests until stdin ends."""
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when Ctrl-C ends us
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries that print must not write between the messages
-    requests: SimpleQueue[Request] = SimpleQueue()
+    requests: SimpleQueue[VideoRequest] = SimpleQueue()
 
     def listen() -> None:
         for line in sys.stdin.buffer:
             requests.put(json.loads(line))
         os._exit(0)
 
-    def send(
-        kind: bytes, number: int = 0, height: int = 0, width: int = 0, body: object = b""
-    ) -> None:
+    def send(kind: bytes, number: int = 0, height: int = 0, width: int = 0, body: object = b"") -> None:
         view = memoryview(body).cast("B")  # type: ignore[arg-type]
-        out.write(HEADER.pack(kind, number, height, width, view.nbytes))
+        out.write(MESSAGE_HEADER.pack(kind, number, height, width, view.nbytes))
         out.write(view)
         out.flush()
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        answer(requests.get(), send)
+        answer_request(requests.get(), send)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
 """TFRecord files without TensorFlow, and the datasets that Meta-Dataset's own tools wrote in them.
 
-crc32c ─► framing (records, tf.Example) ─► spec (dataset_spec.json) ─► source
+framing (records, tf.Example) ─► spec (dataset_spec.json) ─► source
 """

@@ -1,7 +1,7 @@
 """Meta-Dataset's dataset_spec.json: which classes a converted dataset has, and in which splits.
 
-Three kinds exist, told apart by "__class__": flat classes, classes within superclasses (Omniglot's
-alphabets), and classes that are the leaves of one WordNet graph for each split (ImageNet).
+There are three kinds, distinguished by "__class__": flat classes, classes within superclasses
+(Omniglot's alphabets), and classes that are the leaves of one WordNet graph for each split (ImageNet).
 """
 
 from __future__ import annotations
@@ -15,55 +15,53 @@ from typing import Final, NamedTuple, NoReturn
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import ClassRecord, Split
 
-SPEC: Final = "dataset_spec.json"
-PICKLE: Final = "dataset_spec.pkl"
+SPEC_FILE: Final = "dataset_spec.json"
+PICKLED_SPEC_FILE: Final = "dataset_spec.pkl"
 FILE_PATTERN: Final = "{}.tfrecords"
-SPLITS: Final[dict[str, Split]] = {"TRAIN": "train", "VALID": "validation", "TEST": "test"}
-"""In the order in which class ids are given out."""
+SPEC_SPLITS: Final[dict[str, Split]] = {"TRAIN": "train", "VALID": "validation", "TEST": "test"}
+"""In the order of the class ids."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spec:
-    """What a dataset_spec.json says; a class's id is its position."""
+class DatasetSpec:
+    """The contents of a dataset_spec.json; a class's id is its position."""
 
     name: str
     classes: tuple[ClassRecord, ...]
     images: tuple[int, ...]
-    """How many pictures each class has."""
+    """The number of images of each class."""
     hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     """ImageNet: for each split, a WordNet id and its children."""
 
 
-def read_spec(path: Path) -> Spec:
-    """The specification in a dataset_spec.json of any kind; its `path` entry is not believed."""
+def read_spec(path: Path) -> DatasetSpec:
+    """Read a dataset_spec.json of any kind; its `path` entry is ignored."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         _refuse_missing(path)
     except OSError as error:
         raise SourceMissing(f"{path} is needed and cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of JSON and of UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8
         raise IntegrityError(f"{path} is not JSON ({error}); copy it again") from error
     if not isinstance(raw, dict):
         raise IntegrityError(f"{path} should be a JSON object and is a {type(raw).__name__}")
-    reader = _Entries(path, raw)
+    reader = _SpecEntries(path, raw)
     kind = reader.text("__class__")
-    if kind not in KINDS:
-        raise IntegrityError(
-            f"{path}: __class__ should be one of {', '.join(KINDS)}; it is {kind!r}"
-        )
+    if kind not in SPEC_READERS:
+        raise IntegrityError(f"{path}: __class__ should be one of {', '.join(SPEC_READERS)}; it is {kind!r}")
     if (pattern := reader.text("file_pattern")) != FILE_PATTERN:
         raise IntegrityError(
             f"{path}: file_pattern should be {FILE_PATTERN!r} and is {pattern!r}; records in several "
             "files for a class (pools) are not supported, convert them without pools"
         )
-    return KINDS[kind](reader)
+    return SPEC_READERS[kind](reader)
 
 
 def _refuse_missing(path: Path) -> NoReturn:
-    if path.with_name(PICKLE).exists():
+    if path.with_name(PICKLED_SPEC_FILE).exists():
         raise SourceMissing(
-            f"{path} is needed and only {PICKLE} is there, which could run any code and is not "
+            f"{path} is needed and only {PICKLED_SPEC_FILE} is there, which could run any code and is not "
             "opened; take the JSON of this dataset from the folder dataset_conversion/dataset_specs "
             "of google-research/meta-dataset, or convert again with its present version"
         ) from None
@@ -74,8 +72,8 @@ def _refuse_missing(path: Path) -> NoReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entries:
-    """The entries of a spec, each checked for its type when it is asked for."""
+class _SpecEntries:
+    """The entries of a spec; the type of each is checked when it is read."""
 
     path: Path
     raw: Mapping[str, object]
@@ -96,14 +94,14 @@ class _Entries:
         return value
 
     def names(self, key: str) -> list[str]:
-        """A table of names with the keys "0", "1", ... as a list."""
+        """The list in a table of names with the keys "0", "1", ..."""
         names = [name for name in self._in_order(key) if isinstance(name, str)]
         if len(names) != len(self.table(key)):
             self.fail(f"{key!r} holds something other than names")
         return names
 
     def counts(self, key: str) -> list[int]:
-        """A table of counts with the keys "0", "1", ... as a list."""
+        """The list in a table of counts with the keys "0", "1", ..."""
         return [self.count(value, key) for value in self._in_order(key)]
 
     def count(self, value: object, where: str) -> int:
@@ -114,11 +112,11 @@ class _Entries:
         return value
 
     def splits(self, key: str, total: int) -> list[Split]:
-        """The split of each of `total` classes (or superclasses), by how many each split has."""
+        """The split of each of `total` classes (or superclasses), from the number in each split."""
         table = self.table(key)
-        if set(table) != set(SPLITS):
-            self.fail(f"{key!r} should have {', '.join(SPLITS)} and has {', '.join(table)}")
-        counts = {split: self.count(table[word], key) for word, split in SPLITS.items()}
+        if set(table) != set(SPEC_SPLITS):
+            self.fail(f"{key!r} should have {', '.join(SPEC_SPLITS)} and has {', '.join(table)}")
+        counts = {split: self.count(table[word], key) for word, split in SPEC_SPLITS.items()}
         self.agree(names=total, **{key: sum(counts.values())})
         return [split for split, count in counts.items() for _ in range(count)]
 
@@ -130,77 +128,73 @@ class _Entries:
         return [table[str(number)] for number in range(len(table))]
 
     def agree(self, **counts: int) -> None:
-        """Entries that count the same things must come to the same number."""
+        """Check that entries which count the same things come to the same number."""
         if len(set(counts.values())) > 1:
             self.fail(", ".join(f"{key} comes to {count}" for key, count in counts.items()))
 
 
-def _flat(spec: _Entries) -> Spec:
+def _flat_spec(spec: _SpecEntries) -> DatasetSpec:
     names, images = spec.names("class_names"), spec.counts("images_per_class")
     splits = spec.splits("classes_per_split", len(names))
     spec.agree(class_names=len(names), images_per_class=len(images))
     classes = (ClassRecord(name=n, split=s) for n, s in zip(names, splits, strict=True))
-    return Spec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
+    return DatasetSpec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
 
 
-def _bilevel(spec: _Entries) -> Spec:
+def _bilevel_spec(spec: _SpecEntries) -> DatasetSpec:
     names, images = spec.names("class_names"), spec.counts("images_per_class")
-    above, sizes = spec.names("superclass_names"), spec.counts("classes_per_superclass")
-    splits = spec.splits("superclasses_per_split", len(above))
-    spec.agree(superclass_names=len(above), classes_per_superclass=len(sizes))
-    spec.agree(
-        class_names=len(names), images_per_class=len(images), classes_per_superclass=sum(sizes)
-    )
+    superclasses, sizes = spec.names("superclass_names"), spec.counts("classes_per_superclass")
+    splits = spec.splits("superclasses_per_split", len(superclasses))
+    spec.agree(superclass_names=len(superclasses), classes_per_superclass=len(sizes))
+    spec.agree(class_names=len(names), images_per_class=len(images), classes_per_superclass=sum(sizes))
     owners = (owner for owner, size in enumerate(sizes) for _ in range(size))
     classes = (
-        ClassRecord(name=name, split=splits[owner], superclass=above[owner])
+        ClassRecord(name=name, split=splits[owner], superclass=superclasses[owner])
         for name, owner in zip(names, owners, strict=True)
     )
-    return Spec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
+    return DatasetSpec(name=spec.text("name"), classes=tuple(classes), images=tuple(images))
 
 
-def _hierarchical(spec: _Entries) -> Spec:
+def _hierarchical_spec(spec: _SpecEntries) -> DatasetSpec:
     names, images_of = spec.names("class_names"), spec.table("images_per_class")
     classes: list[ClassRecord] = []
     images: list[int] = []
     hierarchy: dict[str, dict[str, tuple[str, ...]]] = {}
-    for word, split in SPLITS.items():
-        nodes, counts = _graph(spec, word), images_of.get(word, {})
+    for word, split in SPEC_SPLITS.items():
+        nodes, counts = _split_graph(spec, word), images_of.get(word, {})
         leaves = {name for name, node in nodes.items() if not node.children}
         own = names[len(classes) : len(classes) + len(leaves)]
         if set(own) != leaves:
-            spec.fail(
-                f"the {len(leaves)} leaves of {word} are not its classes, from {len(classes)}"
-            )
+            spec.fail(f"the {len(leaves)} leaves of {word} are not its classes, from {len(classes)}")
         if not isinstance(counts, dict) or not leaves <= counts.keys():
             spec.fail(f"'images_per_class' does not count all classes of {word}")
         classes += (ClassRecord(name=name, split=split, words=nodes[name].words) for name in own)
         images += (spec.count(counts[name], "images_per_class") for name in own)
         hierarchy[split] = {name: node.children for name, node in nodes.items()}
     spec.agree(class_names=len(names), split_subgraphs=len(classes))
-    return Spec(
+    return DatasetSpec(
         name=spec.text("name"), classes=tuple(classes), images=tuple(images), hierarchy=hierarchy
     )
 
 
-class _Node(NamedTuple):
+class _GraphNode(NamedTuple):
     words: str
     children: tuple[str, ...]
 
 
-def _graph(spec: _Entries, word: str) -> dict[str, _Node]:
+def _split_graph(spec: _SpecEntries, word: str) -> dict[str, _GraphNode]:
     """The nodes of one split's graph, by WordNet id."""
-    listed = spec.table("split_subgraphs").get(word)
-    if not isinstance(listed, list):
+    entries = spec.table("split_subgraphs").get(word)
+    if not isinstance(entries, list):
         spec.fail(f"'split_subgraphs' should have a list for {word}")
-    nodes: dict[str, _Node] = {}
-    for entry in listed:
+    nodes: dict[str, _GraphNode] = {}
+    for entry in entries:
         match entry:
             case {"wn_id": str(name), "words": str(words), "children_ids": [*children]}:
-                nodes[name] = _Node(words, tuple(str(child) for child in children))
+                nodes[name] = _GraphNode(words, tuple(str(child) for child in children))
             case _:
                 spec.fail(f"{word} has a node without wn_id, words or children_ids: {entry!r:.60}")
-    if len(nodes) != len(listed):
+    if len(nodes) != len(entries):
         spec.fail(f"{word} lists a node twice")
     for name, node in nodes.items():
         if outside := set(node.children) - nodes.keys():
@@ -208,8 +202,8 @@ def _graph(spec: _Entries, word: str) -> dict[str, _Node]:
     return nodes
 
 
-KINDS: Final[dict[str, Callable[[_Entries], Spec]]] = {
-    "DatasetSpecification": _flat,
-    "BiLevelDatasetSpecification": _bilevel,
-    "HierarchicalDatasetSpecification": _hierarchical,
+SPEC_READERS: Final[dict[str, Callable[[_SpecEntries], DatasetSpec]]] = {
+    "DatasetSpecification": _flat_spec,
+    "BiLevelDatasetSpecification": _bilevel_spec,
+    "HierarchicalDatasetSpecification": _hierarchical_spec,
 }

@@ -1,4 +1,4 @@
-"""VTAB-v2's eighteen tasks, out of the fifteen datasets that TFDS' builders prepare.
+"""VTAB-v2's eighteen tasks, from the fifteen datasets that the builders of TFDS prepare.
 
-tasks, labels (the benchmark) ─► files (where things lie) ─► tfds_folder (records) ─► roles ─► source
+tasks, labels (the benchmark) ─► files (where they lie) ─► tfds_folder (records) ─► roles ─► source
 """

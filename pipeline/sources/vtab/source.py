@@ -1,8 +1,7 @@
 """VTAB-v2: eighteen tasks over fifteen datasets that TFDS prepares.
 
-A source is a folder that TFDS has prepared (anywhere, by anyone: `<builder>/[<config>/]<version>/`), or
-one with the original files, which TFDS' own builders then convert in a process of their own. Nothing
-is downloaded.
+A source is a folder that TFDS has prepared anywhere (`<builder>/[<config>/]<version>/`), or one with
+the original files, which the builders of TFDS then convert in a separate process. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,49 +18,46 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
-from pipeline.records import ClassRecord, Item, Pixels, Rejected, SourceFile, Survey
+from pipeline.records import ClassRecord, Item, Pixels, Rejected, Survey
+from pipeline.sources.archives import source_file
 from pipeline.sources.base import Source, read_or_reject
 from pipeline.sources.spans import SCRATCH
 from pipeline.sources.tfrecords.framing import Buffer, feature_span, parse_example
 from pipeline.sources.vtab.files import (
-    PREPARED,
-    Missing,
-    configurations,
-    found,
-    missing,
+    PREPARED_FOLDER,
+    missing_tasks,
+    needed_configurations,
     prepared_folders,
     raw_folder,
 )
-from pipeline.sources.vtab.roles import SPLITS, Roles, roles
-from pipeline.sources.vtab.tasks import TASKS, VTAB_FAMILY, Protocol, Task
+from pipeline.sources.vtab.roles import ROLE_SPLITS, Roles, assign_roles
+from pipeline.sources.vtab.tasks import Protocol, VtabTask
 from pipeline.sources.vtab.tfds_folder import PreparedFolder, record_reader
-from pipeline.sources.vtab.tfds_prepare import prepare
-
-__all__ = ["TASKS", "VTAB_FAMILY", "Missing", "Task", "VtabSource", "found", "missing"]
+from pipeline.sources.vtab.tfds_prepare import prepare_builders
 
 
 @dataclass(frozen=True, kw_only=True)
 class VtabSource(Source):
     """One task. A sample's `split` is VTAB's (800 train, 200 validation, test), `split_lite` LITE's.
 
-    Converted archives are kept in `<root>/tfds`, or, where that cannot be written, in the scratch
-    folder, which lasts as long as the build. The build's cap per class is the plan's business.
+    Converted datasets are kept in `<root>/tfds` or, if that cannot be written, in the scratch folder,
+    which lasts as long as the build. The plan applies the build's limit per class.
     """
 
-    task: Task
+    task: VtabTask
     protocol: Protocol = "both"
-    """Samples that no protocol asked for uses are left out."""
+    """Records that the chosen protocols do not use are left out."""
     check_archives: bool = True
-    """False: convert archives whose checksums are not those that TFDS knows."""
+    """If False, archives whose checksums TFDS does not know are converted too."""
 
     def survey(self) -> Survey:
-        """The classes, and the records that are used; labels are read, pictures are not decoded."""
+        """List the classes and the records that are used; labels are read, images are not decoded."""
         folders = self._folders()
-        classes = _classes(self.task, folders[0])
-        used = [roles(self.task, self.protocol, folder) for folder in folders]
-        items = chain.from_iterable(map(self._items, folders, used))
+        classes = _class_records(self.task, folders[0])
+        roles = [assign_roles(self.task, self.protocol, folder) for folder in folders]
+        items = chain.from_iterable(map(self._items, folders, roles))
         files = tuple(
-            SourceFile(name=file.name, bytes=file.stat().st_size)
+            source_file(file)
             for folder in folders
             for file in sorted(folder.path.iterdir())
             if file.is_file()
@@ -69,7 +65,7 @@ class VtabSource(Source):
         return Survey(classes=classes, items=items, files=files)
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
-        """The encoded pictures as TFDS stores them; dSprites' decoded and brightened."""
+        """Yield the encoded images as TFDS stores them; those of dSprites decoded and brightened."""
         with record_reader(self.root, self.scratch) as read:
             for item in items:
                 yield read_or_reject(item, lambda item: self._pixels(read(item), item))
@@ -88,55 +84,53 @@ class VtabSource(Source):
             return Rejected(item.name, f"cannot be decoded: {error}")
 
     def _folders(self) -> tuple[PreparedFolder, ...]:
-        """The prepared folder of each configuration that is needed, made now if it must be."""
-        needed = configurations(self.task, self.protocol)
+        """The prepared folder of each configuration that is needed, prepared now if it is not there."""
+        needed = needed_configurations(self.task, self.protocol)
         folders = prepared_folders(self.root, self.task, self.protocol, self.scratch)
         absent = [config for config in needed if config not in folders]
         if absent:
             raw = raw_folder(self.root, self.task)
             if raw is None:
-                raise SourceMissing(str(missing(self.root, [self.task], self.protocol)[0]))
+                raise SourceMissing(str(missing_tasks(self.root, [self.task], self.protocol)[0]))
             names = ["/".join(filter(None, (self.task.builder, config))) for config in absent]
-            prepare(names, raw, self._out(), check_archives=self.check_archives)
+            prepare_builders(names, raw, self._output_folder(), check_archives=self.check_archives)
             folders = prepared_folders(self.root, self.task, self.protocol, self.scratch)
         return tuple(folders[config] for config in needed)
 
-    def _out(self) -> Path:
-        out = self.root / PREPARED
+    def _output_folder(self) -> Path:
+        out = self.root / PREPARED_FOLDER
         if os.access(out if out.exists() else self.root, os.W_OK):
             return out
         if self.scratch is None:
             raise UsageError(f"{out} cannot be written, and there is no scratch folder instead")
-        return self.scratch / PREPARED
+        return self.scratch / PREPARED_FOLDER
 
-    def _items(
-        self, folder: PreparedFolder, by_protocol: tuple[Roles, Roles]
-    ) -> Iterator[Item | Rejected]:
-        prefix = _prefix(folder.path, self.root, self.scratch)
+    def _items(self, folder: PreparedFolder, by_protocol: tuple[Roles, Roles]) -> Iterator[Item | Rejected]:
+        prefix = _file_prefix(folder.path, self.root, self.scratch)
         title = "/".join(filter(None, (folder.builder, folder.config)))
         vtab, lite = by_protocol
         for split in vtab:
-            wanted: list[int] = np.flatnonzero(vtab[split] | lite[split]).tolist()
-            for record in folder.read(split, wanted):
+            used: list[int] = np.flatnonzero(vtab[split] | lite[split]).tolist()
+            for record in folder.read(split, used):
                 position = record.position
                 name = f"{title}/{split}/{position}"
-                label = _label(self.task, record.data)
+                label = _label_or_reason(self.task, record.data)
                 if isinstance(label, str):
                     yield Rejected(name, label)
                     continue
                 yield Item(
                     name=name,
                     class_id=label,
-                    split=SPLITS[vtab[split][position]],
+                    split=ROLE_SPLITS[vtab[split][position]],
                     file=prefix + record.shard,
                     offset=record.offset,
                     length=record.length,
                     frame=position,
-                    split_lite=SPLITS[lite[split][position]],
+                    split_lite=ROLE_SPLITS[lite[split][position]],
                 )
 
 
-def _label(task: Task, data: Buffer) -> int | str:
+def _label_or_reason(task: VtabTask, data: Buffer) -> int | str:
     """The class, or why there is none."""
     try:
         label = task.label(parse_example(data))
@@ -147,7 +141,7 @@ def _label(task: Task, data: Buffer) -> int | str:
     return f"its label {label} is none of the {task.classes} classes"
 
 
-def _classes(task: Task, folder: PreparedFolder) -> tuple[ClassRecord, ...]:
+def _class_records(task: VtabTask, folder: PreparedFolder) -> tuple[ClassRecord, ...]:
     names = task.bins or folder.class_names() or tuple(map(str, range(task.classes)))
     if len(names) != task.classes:
         raise IntegrityError(
@@ -157,8 +151,8 @@ def _classes(task: Task, folder: PreparedFolder) -> tuple[ClassRecord, ...]:
     return tuple(ClassRecord(name=name) for name in names)
 
 
-def _prefix(path: Path, root: Path, scratch: Path | None) -> str:
-    """What an item's file starts with."""
+def _file_prefix(path: Path, root: Path, scratch: Path | None) -> str:
+    """The beginning of the `file` of an item."""
     for base, mark in ((root, ""), (scratch, SCRATCH)):
         if base is not None and path.is_relative_to(base):
             relative = path.relative_to(base).as_posix()

@@ -1,7 +1,7 @@
-"""TFDS builders turn raw archives into record files, in a process of their own.
+"""Runs TFDS builders, which turn raw archives into record files, in a separate process.
 
-The only module that imports TensorFlow, and only in that process: the builders extract, decode and
-encode with it. Reading what they wrote needs neither TensorFlow nor TFDS (`tfds_folder`).
+This is the only module that imports TensorFlow, and only in that process: the builders extract, decode
+and encode with it. Reading the record files needs neither TensorFlow nor TFDS (`tfds_folder`).
 
     python -m pipeline.sources.vtab.tfds_prepare --raw downloads --out tfds clevr eurosat/rgb
 """
@@ -24,8 +24,8 @@ from unittest import mock
 
 from pipeline.errors import IntegrityError, OutOfSpace, PipelineError, SourceMissing, UsageError
 
-NEEDED: Final = ("tensorflow_datasets", "tensorflow", "importlib_resources", "h5py", "scipy", "cv2")
-LOG_LINES: Final = 12  # of a failed process; a traceback's end and the exception
+TFDS_MODULES: Final = ("tensorflow_datasets", "tensorflow", "importlib_resources", "h5py", "scipy", "cv2")
+LOG_LINES: Final = 12  # shown of a failed process: the end of the traceback and the exception
 PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 FAILURES: Final = {kind.exit_code: kind for kind in (SourceMissing, IntegrityError, OutOfSpace)}
 
@@ -34,7 +34,7 @@ Walk: TypeAlias = Iterator[tuple[str, list[str], list[str]]]
 log = logging.getLogger(__name__)
 
 
-def prepare(
+def prepare_builders(
     builders: Sequence[str],
     raw: Path,
     out: Path,
@@ -42,11 +42,11 @@ def prepare(
     check_archives: bool = True,
     file_format: str = "array_record",
 ) -> None:
-    """Have builders ("clevr", "eurosat/rgb") write `<out>/<builder>/[<config>/]<version>/`.
+    """Let builders ("clevr", "eurosat/rgb") write `<out>/<builder>/[<config>/]<version>/`.
 
-    `raw` holds the archives under their original names. What is there already is not made again.
+    `raw` holds the archives under their original names. Versions that are there already are kept.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in TFDS_MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
             f"{', '.join(builders)} must be converted by TFDS first, which needs {', '.join(missing)}: "
@@ -65,7 +65,7 @@ def prepare(
             command, env=_environment(), stdout=output, stderr=subprocess.STDOUT, check=False
         )
     if done.returncode:
-        raise _failure(done.returncode, builders, log_file)
+        raise _process_failure(done.returncode, builders, log_file)
     log_file.unlink()
 
 
@@ -75,7 +75,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **quiet, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
 
 
-def _failure(code: int, builders: Sequence[str], log_file: Path) -> PipelineError:
+def _process_failure(code: int, builders: Sequence[str], log_file: Path) -> PipelineError:
     lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     end = [f"  {line}" for line in lines if line.strip()][-LOG_LINES:]
     how = f"ended with exit code {code}"
@@ -87,7 +87,7 @@ def _failure(code: int, builders: Sequence[str], log_file: Path) -> PipelineErro
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The process: run the builders one after the other."""
+    """Run the builders one after the other; this is what the separate process does."""
     parser = argparse.ArgumentParser(description="Prepare datasets with TFDS, without a download.")
     parser.add_argument("builders", nargs="+", help="clevr, eurosat/rgb ...")
     parser.add_argument("--raw", type=Path, required=True, help="folder of the original archives")
@@ -98,8 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO)
     try:
         for builder in given.builders:
-            with _alone(given.out / f".{builder.replace('/', '-')}.lock"):
-                _run(builder, given.raw, given.out, given.format, check=not given.ignore_checksums)
+            with _lock_builder(given.out / f".{builder.replace('/', '-')}.lock"):
+                _run_builder(builder, given.raw, given.out, given.format, check=not given.ignore_checksums)
     except PipelineError as error:
         log.error("%s", error)  # noqa: TRY400  (a message for users; its cause is clear)
         return error.exit_code
@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Tasks of an array job share a source: the first prepares it, the others wait for it."""
+def _lock_builder(lock: Path) -> Iterator[None]:
+    """Hold a lock: of several jobs with one source, the first prepares it and the others wait."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     import fcntl  # noqa: PLC0415  (Windows has none, and no TFDS with array_record either)
 
@@ -122,7 +122,7 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _run(name: str, raw: Path, out: Path, file_format: str, *, check: bool) -> None:
+def _run_builder(name: str, raw: Path, out: Path, file_format: str, *, check: bool) -> None:
     import tensorflow as tf  # noqa: PLC0415
     import tensorflow_datasets as tfds  # noqa: PLC0415
     from tensorflow_datasets.core.download import download_manager  # noqa: PLC0415
@@ -132,8 +132,8 @@ def _run(name: str, raw: Path, out: Path, file_format: str, *, check: bool) -> N
     manager = download_manager.DownloadManager
     gfile = tf.io.gfile
     with ExitStack() as patches:
-        # Caltech-101's builder draws its splits from a listing in the order of the file system, so
-        # two machines disagree. No order is the official one; sorted, all of ours agree.
+        # Caltech-101's builder draws its splits from a listing in the order of the file system, which
+        # differs between machines. No order is official; with sorted listings all machines agree.
         patch = mock.patch.object
         patches.enter_context(patch(gfile, "listdir", _sorted_listdir(gfile.listdir)))
         patches.enter_context(patch(gfile, "walk", _sorted_walk(gfile.walk)))

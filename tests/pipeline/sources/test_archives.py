@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Rejected
-from pipeline.sources.archives import Tree, open_tree
+from pipeline.sources.archives import MemberTree, is_litter, open_tree
 from pipeline.sources.spans import SpanReader
 
 FILES = {f"top/{name}/{i}.bin": os.urandom(700 * i) for name in ("a b", "ü") for i in range(4)}
@@ -68,7 +68,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def contents(tree: Tree) -> dict[str, bytes]:
+def contents(tree: MemberTree) -> dict[str, bytes]:
     with SpanReader(tree.root, tree.scratch) as reader:
         return {name: reader.read_span(span) for name, span in tree.members.items()}
 
@@ -87,6 +87,12 @@ def test_spans_are_relative_to_the_root_that_was_named(tmp_path: Path) -> None:
     tree = open_tree(tmp_path / "a.tar", root=tmp_path)
     assert {span.file for span in tree.members.values()} == {"a.tar"}
     assert contents(tree) == FILES
+
+
+def test_what_file_managers_leave_behind_is_litter_and_nothing_else_is() -> None:
+    litter = [".DS_Store", "a/Thumbs.db", "a/desktop.ini", "._b.jpg", "__MACOSX", "__MACOSX/a/b.jpg"]
+    assert [name for name in litter if not is_litter(name)] == []
+    assert not any(map(is_litter, ["b.jpg", "a/.b.jpg", "a/thumbs.db.jpg", "DS_Store/b.jpg"]))
 
 
 def test_an_archive_is_inflated_once_and_not_half(tmp_path: Path) -> None:

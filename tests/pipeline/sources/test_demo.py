@@ -6,25 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.records import Item
-from pipeline.sources.demo import PICTURES, DemoSource, drawn
+from pipeline.sources.demo import IMAGES_PER_CLASS, DemoSource, draw_glyph
 
 
 def ink(class_id: int, number: int) -> NDArray[np.float64]:
-    """Where the picture differs from its background, small and of unit length."""
-    grey = np.asarray(drawn(class_id, number).convert("L").resize((12, 12)), np.float64)
+    """Where the image differs from its background, small and of unit length."""
+    grey = np.asarray(draw_glyph(class_id, number).convert("L").resize((12, 12)), np.float64)
     difference = np.abs(grey - np.median(grey)).ravel()
     return np.asarray(difference / np.linalg.norm(difference))
 
 
-def test_forty_classes_with_twenty_pictures_each() -> None:
+def test_forty_classes_with_twenty_images_each() -> None:
     survey = DemoSource().survey()
     items = [item for item in survey.items if isinstance(item, Item)]
     assert len(survey.classes) == 40
-    assert len(items) == 40 * PICTURES == 800
+    assert len(items) == 40 * IMAGES_PER_CLASS == 800
     assert {record.split for record in survey.classes} == {"train", "validation", "test"}
 
 
-def test_a_picture_is_the_same_whenever_it_is_drawn() -> None:
+def test_an_image_is_the_same_whenever_it_is_drawn() -> None:
     source = DemoSource()
     items = [item for item in source.survey().items if isinstance(item, Item)]
     one, two = next(source.pictures(items[7:8])), next(source.pictures([items[7]]))

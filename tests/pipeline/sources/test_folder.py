@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.records import Item, Rejected
 from pipeline.sources.folder import FolderSource
-from tests.pictures import fill
+from tests.images import fill_class_folders
 
 
 def listed(source: FolderSource) -> tuple[list[tuple[str, str]], list[Item], list[Rejected]]:
@@ -51,13 +51,13 @@ def test_an_archive_with_its_own_top_folder_gives_the_same_classes(
 
 def test_the_level_above_may_be_the_split(tmp_path: Path) -> None:
     for split, counts in {"train": {"a": 2, "b": 1}, "val": {"c": 1}, "test": {"a": 1}}.items():
-        fill(tmp_path / "set" / split, counts)
+        fill_class_folders(tmp_path / "set" / split, counts)
     classes, items, _ = listed(FolderSource(root=tmp_path / "set", split_by="folder"))
     assert classes == [("a", "test"), ("a", "train"), ("b", "train"), ("c", "validation")]
     assert [item.split for item in items] == ["test", "train", "train", "train", "validation"]
 
 
-def test_a_file_may_name_the_splits_of_classes_and_pictures(photos: Path, tmp_path: Path) -> None:
+def test_a_file_may_name_the_splits_of_classes_and_images(photos: Path, tmp_path: Path) -> None:
     splits = tmp_path / "splits.txt"
     splits.write_text("cat train\ndog\tvalidation\n\none test\ncat/003.jpg test\n")
     classes, items, _ = listed(FolderSource(root=photos, split_by=str(splits)))
@@ -67,10 +67,7 @@ def test_a_file_may_name_the_splits_of_classes_and_pictures(photos: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [
-        ("cat trian\n", "'trian' is not one of train, validation, test"),
-        ("cow train\n", "'cow' is neither"),
-    ],
+    [("cat trian\n", "'trian' is not one of train, validation, test"), ("cow train\n", "'cow' is neither")],
 )
 def test_a_wrong_line_of_a_split_file_is_named(
     text: str, complaint: str, photos: Path, tmp_path: Path
@@ -89,14 +86,10 @@ def test_splits_that_are_not_there_are_an_error(photos: Path) -> None:
 
 def test_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
     long = "x" * 120
-    fill(tmp_path / "set", {"with space": 1, "ünïcode 猫": 1, "dots.in.name": 1, long: 1})
+    fill_class_folders(tmp_path / "set", {"with space": 1, "ünïcode 猫": 1, "dots.in.name": 1, long: 1})
     classes, items, _ = listed(FolderSource(root=tmp_path / "set"))
-    assert [name for name, _ in classes] == sorted(
-        ["with space", "ünïcode 猫", "dots.in.name", long]
-    )
-    assert all(
-        isinstance(found, bytes) for found in FolderSource(root=tmp_path / "set").pictures(items)
-    )
+    assert [name for name, _ in classes] == sorted(["with space", "ünïcode 猫", "dots.in.name", long])
+    assert all(isinstance(found, bytes) for found in FolderSource(root=tmp_path / "set").pictures(items))
 
 
 def test_loose_files_are_reported_and_litter_is_not(photos: Path) -> None:
@@ -108,7 +101,7 @@ def test_loose_files_are_reported_and_litter_is_not(photos: Path) -> None:
     assert rejected == [Rejected("readme.txt", "lies in no class's folder")]
 
 
-def test_no_pictures_say_what_was_found(tmp_path: Path) -> None:
+def test_no_images_say_what_was_found(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(SourceMissing, match="it holds 1 files and no folder with files"):
         FolderSource(root=tmp_path).survey()
@@ -116,7 +109,7 @@ def test_no_pictures_say_what_was_found(tmp_path: Path) -> None:
         FolderSource(root=tmp_path / "absent").survey()
 
 
-def test_an_unreadable_picture_is_a_reason(photos: Path) -> None:
+def test_an_unreadable_image_is_a_reason(photos: Path) -> None:
     _, items, _ = listed(FolderSource(root=photos))
     (photos / "cat" / "000.jpg").unlink()
     (photos / "cat" / "000.jpg").mkdir()
@@ -125,7 +118,7 @@ def test_an_unreadable_picture_is_a_reason(photos: Path) -> None:
     assert "cannot be read" in found.reason
 
 
-def test_caltech_101_is_fifty_classes_and_2613_pictures(real_data: Path) -> None:
+def test_caltech_101_is_fifty_classes_and_2613_images(real_data: Path) -> None:
     archive = real_data / "caltech101" / "101_ObjectCategories_50.tar"
     classes, items, rejected = listed(FolderSource(root=archive))
     assert (len(classes), len(items), rejected) == (50, 2613, [])

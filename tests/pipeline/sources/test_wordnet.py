@@ -8,15 +8,15 @@ from pipeline.sources.wordnet import (
     CARNIVORE,
     DEVICE,
     ENTITY,
-    Graph,
-    graph_of,
-    imagenet,
+    ClassGraph,
+    imagenet_nodes,
     leaves_below,
+    pruned_graph,
     split_graphs,
 )
 
 FEWEST_WAYS, MOST_LEAVES = 5, 392  # Meta-Dataset's limits for the node of an episode
-SMALL: Graph = {
+SMALL: ClassGraph = {
     "a": ("b", "c"),
     "b": ("d", "e"),
     "c": ("e", "f"),
@@ -38,13 +38,7 @@ SMALL: Graph = {
     ],
 )
 def test_a_splits_graph_has_the_published_size(
-    split: str,
-    nodes: int,
-    leaves: int,
-    eligible: int,
-    spans: tuple[int, int],
-    *,
-    all_train: bool,
+    split: str, nodes: int, leaves: int, eligible: int, spans: tuple[int, int], *, all_train: bool
 ) -> None:
     graph = split_graphs(all_train=all_train)[split]
     assert len(graph) == nodes
@@ -73,9 +67,7 @@ def test_each_split_has_one_root_which_spans_all_of_it() -> None:
 
 
 def test_no_class_is_in_two_splits() -> None:
-    leaves = [
-        name for graph in split_graphs().values() for name, below in graph.items() if not below
-    ]
+    leaves = [name for graph in split_graphs().values() for name, below in graph.items() if not below]
     assert len(leaves) == len(set(leaves)) == 1000
 
 
@@ -100,11 +92,11 @@ def test_six_classes_of_the_second_version_are_below_no_node_that_may_be_drawn()
     ]
 
 
-def test_only_classes_have_pictures_and_every_node_has_words() -> None:
-    for node in imagenet().values():
-        assert bool(node.pictures) == (not node.children)
+def test_only_classes_have_images_and_every_node_has_words() -> None:
+    for node in imagenet_nodes().values():
+        assert bool(node.images) == (not node.children)
         assert node.words
-    assert imagenet()["n02075296"].words == "carnivore"
+    assert imagenet_nodes()["n02075296"].words == "carnivore"
 
 
 def test_a_leaf_with_two_parents_counts_once_and_spans_itself() -> None:
@@ -114,7 +106,7 @@ def test_a_leaf_with_two_parents_counts_once_and_spans_itself() -> None:
 
 
 def test_a_node_that_keeps_one_child_gives_its_place_to_that_child() -> None:
-    assert graph_of(SMALL, "a", {"d", "f", "g"}) == {
+    assert pruned_graph(SMALL, "a", {"d", "f", "g"}) == {
         "a": ("b", "c"),
         "b": ("d", "g"),
         "c": ("f", "g"),
@@ -122,7 +114,5 @@ def test_a_node_that_keeps_one_child_gives_its_place_to_that_child() -> None:
         "f": (),
         "g": (),
     }
-    assert graph_of(SMALL, "a", {"d", "g"}) == {"b": ("d", "g"), "d": (), "g": ()} | {
-        "a": ("b", "g")
-    }
-    assert graph_of(SMALL, "b", {"d"}) == {"d": ()}
+    assert pruned_graph(SMALL, "a", {"d", "g"}) == {"b": ("d", "g"), "d": (), "g": ()} | {"a": ("b", "g")}
+    assert pruned_graph(SMALL, "b", {"d"}) == {"d": ()}

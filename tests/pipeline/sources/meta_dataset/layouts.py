@@ -1,4 +1,4 @@
-"""Small copies of the official layouts: every class with its folder, file or list entry, tiny pictures."""
+"""Small copies of the official layouts: every class with its folder, file or list entry, tiny images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.sources.meta_dataset.classes import official_classes
-from tests.pictures import jpeg
+from tests.images import jpeg_bytes
 
 WIDTH, HEIGHT = 20, 16
 BOX = (3, 2, 15, 12)
@@ -29,16 +29,16 @@ def class_names(dataset: str) -> list[str]:
 
 @cache
 def content(dataset: str, name: str) -> bytes:
-    """The picture of a class, another one for each class, in the dataset's own format."""
+    """The image of a class, another one for each class, in the dataset's own format."""
     seed = zlib.crc32(name.encode())
     buffer = io.BytesIO()
     if dataset == "omniglot":
         bits = np.unpackbits(np.frombuffer(struct.pack(">I", seed), np.uint8)).reshape(8, 4)
         Image.fromarray(bits * np.uint8(255)).convert("1").save(buffer, "PNG")
     elif dataset == "traffic_sign":
-        Image.open(io.BytesIO(jpeg(seed, WIDTH, HEIGHT))).save(buffer, "PPM")
+        Image.open(io.BytesIO(jpeg_bytes(seed, WIDTH, HEIGHT))).save(buffer, "PPM")
     else:
-        return jpeg(seed, WIDTH, HEIGHT)
+        return jpeg_bytes(seed, WIDTH, HEIGHT)
     return buffer.getvalue()
 
 
@@ -57,10 +57,7 @@ def omniglot(root: Path) -> None:
         record = entry.record
         top = "images_evaluation" if record.split == "test" else "images_background"
         character = record.name.removeprefix(record.superclass + "-")
-        put(
-            root / top / record.superclass / character / "0001_01.png",
-            content("omniglot", record.name),
-        )
+        put(root / top / record.superclass / character / "0001_01.png", content("omniglot", record.name))
 
 
 def aircraft(root: Path) -> None:
@@ -81,14 +78,9 @@ def aircraft(root: Path) -> None:
 
 def cu_birds(root: Path) -> None:
     for name in class_names("cu_birds"):
-        put(
-            root / "CUB_200_2011" / "images" / name / f"{name[4:]}_0001_1.jpg",
-            content("cu_birds", name),
-        )
+        put(root / "CUB_200_2011" / "images" / name / f"{name[4:]}_0001_1.jpg", content("cu_birds", name))
     names = sorted(class_names("cu_birds"))
-    put(
-        root / "CUB_200_2011" / "classes.txt", "".join(f"{i} {n}\n" for i, n in enumerate(names, 1))
-    )
+    put(root / "CUB_200_2011" / "classes.txt", "".join(f"{i} {n}\n" for i, n in enumerate(names, 1)))
     put(root / "attributes.txt", "1 has_bill_shape::curved\n")
 
 
@@ -212,16 +204,10 @@ ARCHIVES: dict[str, dict[str, tuple[str, ...]]] = {
     "aircraft": {"fgvc-aircraft-2013b.tar.gz": ("fgvc-aircraft-2013b",)},
     "cu_birds": {"CUB_200_2011.tgz": ("CUB_200_2011", "attributes.txt")},
     "dtd": {"dtd-r1.0.1.tar.gz": ("dtd",)},
-    "fungi": {
-        "fungi_train_val.tgz": ("images",),
-        "train_val_annotations.tgz": ("train.json", "val.json"),
-    },
+    "fungi": {"fungi_train_val.tgz": ("images",), "train_val_annotations.tgz": ("train.json", "val.json")},
     "vgg_flower": {"102flowers.tgz": ("jpg",)},
     "traffic_sign": {"GTSRB_Final_Training_Images.zip": ("GTSRB",)},
-    "mscoco": {
-        "train2017.zip": ("train2017",),
-        "annotations_trainval2017.zip": ("annotations",),
-    },
+    "mscoco": {"train2017.zip": ("train2017",), "annotations_trainval2017.zip": ("annotations",)},
 }
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong with a download, and what the user is told."""
+"""What may be wrong with a download, and the error that the user sees."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import DATASETS, MD_FAMILY, RawSource
+from pipeline.sources.meta_dataset import MD_FAMILY, META_DATASETS
+from pipeline.sources.meta_dataset.raw import RawSource
 from tests.pipeline.sources.meta_dataset import layouts
 from tests.pipeline.sources.meta_dataset.conftest import Layout
 
 
 def source_of(dataset: str, root: Path) -> RawSource:
-    return DATASETS[dataset].source(root=root, scratch=root.with_name("scratch"))
+    return META_DATASETS[dataset](root=root, scratch=root.with_name("scratch"))
 
 
 @pytest.mark.parametrize("dataset", MD_FAMILY)
 @pytest.mark.parametrize("state", ["absent", "empty", "other"])
-def test_a_missing_source_tells_each_file_its_origin_its_size_and_where_we_looked(
+def test_a_missing_source_is_an_error_with_each_file_its_origin_its_size_and_the_folders_searched(
     dataset: str, state: str, tmp_path: Path
 ) -> None:
     root = tmp_path / dataset
@@ -32,9 +33,9 @@ def test_a_missing_source_tells_each_file_its_origin_its_size_and_where_we_looke
     with pytest.raises(SourceMissing) as caught:
         source_of(dataset, root).survey()
     message = str(caught.value)
-    assert not DATASETS[dataset].source.found(root)
+    assert not META_DATASETS[dataset].is_available(root)
     assert str(root) in message
-    for part in DATASETS[dataset].parts:
+    for part in META_DATASETS[dataset].parts:
         assert part.file in message
         assert part.url in message
     assert "GB" in message or "MB" in message or "bytes" in message
@@ -59,7 +60,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("dataset", "archive"), WRONG)
-def test_the_wrong_archive_is_told_from_the_right_one(
+def test_the_wrong_archive_is_recognised(
     dataset: str, archive: str, downloads: Layout, tmp_path: Path
 ) -> None:
     root = downloads(dataset)
@@ -70,9 +71,7 @@ def test_the_wrong_archive_is_told_from_the_right_one(
         source_of(dataset, root).survey()
 
 
-def test_an_annotation_archive_without_the_list_is_an_error(
-    downloads: Layout, tmp_path: Path
-) -> None:
+def test_an_annotation_archive_without_the_list_is_an_error(downloads: Layout, tmp_path: Path) -> None:
     root = downloads("mscoco")
     layouts.put(tmp_path / "other" / "annotations" / "captions_val2017.json", "{}")
     (root / "annotations_trainval2017.zip").unlink()
@@ -82,8 +81,7 @@ def test_an_annotation_archive_without_the_list_is_an_error(
 
 
 @pytest.mark.parametrize(
-    ("dataset", "archive"),
-    [(d, a) for d, archives in layouts.ARCHIVES.items() for a in archives],
+    ("dataset", "archive"), [(d, a) for d, archives in layouts.ARCHIVES.items() for a in archives]
 )
 def test_a_cut_off_archive_is_an_error_and_leaves_nothing_behind(
     dataset: str, archive: str, downloads: Layout, tmp_path: Path
@@ -126,9 +124,7 @@ def test_malformed_lists_of_fungi_are_an_error(text: str, tmp_path: Path) -> Non
         source_of("fungi", tmp_path).survey()
 
 
-def test_listed_pictures_that_are_not_there_are_rejected_and_the_rest_is_built(
-    tmp_path: Path,
-) -> None:
+def test_listed_images_that_are_not_there_are_rejected_and_the_rest_is_built(tmp_path: Path) -> None:
     layouts.aircraft(tmp_path / "aircraft")
     (tmp_path / "aircraft" / "fgvc-aircraft-2013b" / "data" / "images" / "0000377.jpg").unlink()
     entries = list(source_of("aircraft", tmp_path / "aircraft").survey().items)
@@ -161,7 +157,7 @@ def test_a_missing_array_is_named(tmp_path: Path) -> None:
         source_of("quickdraw", tmp_path).survey()
 
 
-def test_a_class_of_which_every_picture_is_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_class_of_which_every_image_is_missing_is_an_error(tmp_path: Path) -> None:
     layouts.vgg_flower(tmp_path)
     (tmp_path / "jpg" / "image_00102.jpg").unlink()  # the only one with label 1
     with pytest.raises(IntegrityError, match=r"no picture in .*: 001\.pink primrose"):
@@ -173,9 +169,7 @@ def test_flowers_without_a_label_and_labels_that_are_no_class_are_reported(tmp_p
     names = sorted(layouts.class_names("vgg_flower"))
     (tmp_path / "imagelabels.mat").write_bytes(layouts.matlab([*range(102, 0, -1), 200]))
     rejected = [
-        entry
-        for entry in source_of("vgg_flower", tmp_path).survey().items
-        if isinstance(entry, Rejected)
+        entry for entry in source_of("vgg_flower", tmp_path).survey().items if isinstance(entry, Rejected)
     ]
     assert len(names) == 102
     assert rejected == [

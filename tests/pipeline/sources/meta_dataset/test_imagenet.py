@@ -1,4 +1,4 @@
-"""ImageNet in its three forms, its two versions, and the pictures that Meta-Dataset leaves out."""
+"""ImageNet in its three forms, its two versions, and the images that Meta-Dataset leaves out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Rejected
 from pipeline.sources.archives import open_tree
-from pipeline.sources.meta_dataset import DATASETS
+from pipeline.sources.meta_dataset import META_DATASETS
 from pipeline.sources.wordnet import split_graphs
 from tests.pipeline.sources.meta_dataset import layouts
 from tests.pipeline.sources.meta_dataset.conftest import Layout
@@ -41,14 +41,14 @@ def linked(plain: Path, target: Path, *, without: str = "") -> Path:
 
 
 def items_of(root: Path, dataset: str = "ilsvrc_2012") -> list[Item | Rejected]:
-    return list(DATASETS[dataset].source(root=root).survey().items)
+    return list(META_DATASETS[dataset](root=root).survey().items)
 
 
 def names(entries: list[Item | Rejected]) -> list[str]:
     return [entry.name for entry in entries]
 
 
-def test_pictures_of_inner_tars_are_read_from_their_place_in_the_outer_one(packed: Path) -> None:
+def test_images_of_inner_tars_are_read_from_their_place_in_the_outer_one(packed: Path) -> None:
     items = [entry for entry in items_of(packed) if isinstance(entry, Item)]
     assert {item.file for item in items} == {ARCHIVE}
     item = items[870]
@@ -59,15 +59,13 @@ def test_pictures_of_inner_tars_are_read_from_their_place_in_the_outer_one(packe
     assert data == layouts.content("ilsvrc_2012", "n02666196")
 
 
-def test_three_forms_list_the_same_pictures(plain: Path, packed: Path, tmp_path: Path) -> None:
+def test_three_forms_list_the_same_images(plain: Path, packed: Path, tmp_path: Path) -> None:
     layouts.inner_tars(plain / "ILSVRC2012_img_train", tmp_path / "ILSVRC2012_img_train")
     assert names(items_of(plain)) == names(items_of(packed)) == names(items_of(tmp_path))
 
 
-def test_the_first_version_holds_out_carnivores_and_devices_and_knows_their_words(
-    plain: Path,
-) -> None:
-    survey = DATASETS["ilsvrc_2012"].source(root=plain).survey()
+def test_the_first_version_holds_out_carnivores_and_devices_and_knows_their_words(plain: Path) -> None:
+    survey = META_DATASETS["ilsvrc_2012"](root=plain).survey()
     first = [(survey.classes[i].name, survey.classes[i].split) for i in (0, 712, 870)]
     assert first == [("n01440764", "train"), ("n02085620", "validation"), ("n02666196", "test")]
     assert survey.classes[0].words == "tench, Tinca tinca"
@@ -75,7 +73,7 @@ def test_the_first_version_holds_out_carnivores_and_devices_and_knows_their_word
 
 
 def test_the_second_version_trains_on_all_classes_in_sorted_order(plain: Path) -> None:
-    survey = DATASETS["ilsvrc_2012_v2"].source(root=plain).survey()
+    survey = META_DATASETS["ilsvrc_2012_v2"](root=plain).survey()
     found = [record.name for record in survey.classes]
     assert found == sorted(layouts.class_names("ilsvrc_2012"))
     assert {record.split for record in survey.classes} == {"train"}
@@ -120,9 +118,7 @@ def test_an_archive_that_is_cut_off_is_an_error_and_not_a_smaller_dataset(
         items_of(tmp_path)
 
 
-def test_an_inner_tar_without_its_end_does_not_run_on_into_the_next(
-    packed: Path, tmp_path: Path
-) -> None:
+def test_an_inner_tar_without_its_end_does_not_run_on_into_the_next(packed: Path, tmp_path: Path) -> None:
     inner, root = tmp_path / "inner", tmp_path / "ilsvrc_2012"
     inner.mkdir()
     root.mkdir()
@@ -150,9 +146,7 @@ def test_a_missing_class_is_named(plain: Path, tmp_path: Path) -> None:
         items_of(tmp_path)
 
 
-def test_a_class_without_pictures_is_an_error_once_all_are_listed(
-    plain: Path, tmp_path: Path
-) -> None:
+def test_a_class_without_images_is_an_error_once_all_are_listed(plain: Path, tmp_path: Path) -> None:
     linked(plain, tmp_path, without="n02085620")
     (tmp_path / "n02085620").mkdir()
     with pytest.raises(IntegrityError, match=r"no picture in .*: n02085620"):

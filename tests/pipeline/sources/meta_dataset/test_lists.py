@@ -12,28 +12,28 @@ import pytest
 from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import DATASETS
-from pipeline.sources.meta_dataset.coco import INSTANCES, widened
+from pipeline.sources.meta_dataset import META_DATASETS
+from pipeline.sources.meta_dataset.coco import INSTANCES_FILE, widen_box
 from pipeline.sources.meta_dataset.json_stream import list_entries
 from pipeline.sources.meta_dataset.matlab import read_numbers
 from tests.pipeline.sources.meta_dataset import layouts
 
 
 def coco(root: Path) -> list[Item | Rejected]:
-    return list(DATASETS["mscoco"].source(root=root).survey().items)
+    return list(META_DATASETS["mscoco"](root=root).survey().items)
 
 
 def edited(root: Path, **changes: object) -> Path:
     """The layout, with other values in its first annotation."""
     layouts.mscoco(root)
-    file = root / "annotations" / INSTANCES
+    file = root / "annotations" / INSTANCES_FILE
     about = json.loads(file.read_bytes())
     about["annotations"][0].update(changes)
     file.write_text(json.dumps(about))
     return root
 
 
-def test_an_object_is_a_picture_cut_to_its_widened_box(tmp_path: Path) -> None:
+def test_an_object_is_an_image_cut_to_its_widened_box(tmp_path: Path) -> None:
     layouts.mscoco(tmp_path)
     items = [entry for entry in coco(tmp_path) if isinstance(entry, Item)]
     assert len(items) == 80  # crowds too
@@ -53,31 +53,28 @@ def test_an_object_is_a_picture_cut_to_its_widened_box(tmp_path: Path) -> None:
         ([200, 10, 5, 5], (100, 80), None),
     ],
 )
-def test_a_box_grows_about_its_centre_and_stays_in_the_picture(
+def test_a_box_grows_about_its_centre_and_stays_in_the_image(
     box: list[float], size: tuple[int, int], crop: tuple[int, ...] | None
 ) -> None:
-    assert widened(box, *size) == crop
+    assert widen_box(box, *size) == crop
 
 
-def test_the_annotations_may_lie_beside_the_pictures_or_in_their_own_folder(tmp_path: Path) -> None:
+def test_the_annotations_may_lie_beside_the_images_or_in_their_own_folder(tmp_path: Path) -> None:
     layouts.mscoco(tmp_path)
     before = coco(tmp_path)
-    (tmp_path / "annotations" / INSTANCES).rename(tmp_path / INSTANCES)
+    (tmp_path / "annotations" / INSTANCES_FILE).rename(tmp_path / INSTANCES_FILE)
     (tmp_path / "annotations").rmdir()
     assert coco(tmp_path) == before
 
 
-def test_an_annotation_of_a_missing_picture_or_without_area_is_rejected(tmp_path: Path) -> None:
+def test_an_annotation_of_a_missing_image_or_without_area_is_rejected(tmp_path: Path) -> None:
     root = edited(tmp_path, image_id=77777)
-    about = json.loads((root / "annotations" / INSTANCES).read_bytes())
+    about = json.loads((root / "annotations" / INSTANCES_FILE).read_bytes())
     about["annotations"].append({**about["annotations"][1], "id": 5, "bbox": [50, 50, 1, 1]})
     about["annotations"].append({**about["annotations"][0], "id": 6, "image_id": 1})
-    (root / "annotations" / INSTANCES).write_text(json.dumps(about))
+    (root / "annotations" / INSTANCES_FILE).write_text(json.dumps(about))
     rejected = [entry for entry in coco(root) if isinstance(entry, Rejected)]
-    assert sorted(entry.name for entry in rejected) == [
-        "000000000002.jpg:5",
-        "picture 77777:900100000001",
-    ]
+    assert sorted(entry.name for entry in rejected) == ["000000000002.jpg:5", "picture 77777:900100000001"]
     assert any("no area in 20 x 16 pixels" in entry.reason for entry in rejected)
 
 
@@ -90,7 +87,7 @@ def test_an_annotation_without_a_box_is_an_error(tmp_path: Path, box: object) ->
 @pytest.mark.parametrize("cut", [0.01, 0.3, 0.6, 0.99])
 def test_cut_off_annotations_are_an_error(tmp_path: Path, cut: float) -> None:
     layouts.mscoco(tmp_path)
-    file = tmp_path / "annotations" / INSTANCES
+    file = tmp_path / "annotations" / INSTANCES_FILE
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * cut)])
     with pytest.raises(IntegrityError, match="no JSON, or cut off"):
@@ -99,9 +96,7 @@ def test_cut_off_annotations_are_an_error(tmp_path: Path, cut: float) -> None:
 
 def test_a_stream_gives_what_the_whole_would() -> None:
     about: dict[str, list[object]] = {
-        "images": [
-            {"id": number, "name": "é" * (number % 7), "x": [1.5, None]} for number in range(999)
-        ],
+        "images": [{"id": number, "name": "é" * (number % 7), "x": [1.5, None]} for number in range(999)],
         "none": [],
         "numbers": list(range(1000)),
     }
@@ -116,17 +111,7 @@ def test_a_stream_gives_what_the_whole_would() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "[]",
-        "{",
-        '{"a"',
-        '{"a": [1',
-        '{"a": [1 2]}',
-        '{"a": [1,]}',
-        '{"a": tru}',
-        '{"a": ["\xff"]}',
-    ],
+    ["", "[]", "{", '{"a"', '{"a": [1', '{"a": [1 2]}', '{"a": [1,]}', '{"a": tru}', '{"a": ["\xff"]}'],
 )
 def test_what_is_no_json_is_an_error_with_its_place(text: str) -> None:
     with pytest.raises(IntegrityError, match="at character"):
@@ -140,9 +125,7 @@ def test_labels_are_read_as_scipy_writes_them(tmp_path: Path, *, compressed: boo
     for dtype in ("u1", "i2", "i4", "f8"):
         other = {"setid": np.ones((2, 3)), "labels": labels.astype(dtype)}
         scipy_io.savemat(tmp_path / "a.mat", other, do_compression=compressed)
-        assert (
-            read_numbers((tmp_path / "a.mat").read_bytes(), "labels").tolist() == labels[0].tolist()
-        )
+        assert read_numbers((tmp_path / "a.mat").read_bytes(), "labels").tolist() == labels[0].tolist()
 
 
 @pytest.mark.parametrize("compressed", [True, False])

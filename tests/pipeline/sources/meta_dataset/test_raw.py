@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.build.images import clean
+from pipeline.build.images import clean_image
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import DATASETS, MD_FAMILY, RawSource
+from pipeline.sources.meta_dataset import MD_FAMILY, META_DATASETS
 from pipeline.sources.meta_dataset.classes import official_classes
+from pipeline.sources.meta_dataset.raw import RawSource
 from tests.pipeline.sources.meta_dataset import layouts
 from tests.pipeline.sources.meta_dataset.conftest import Layout
 
@@ -23,7 +24,7 @@ Entries = list[Item | Rejected]
 
 
 def source_of(dataset: str, root: Path, scratch: Path | None = None) -> RawSource:
-    return DATASETS[dataset].source(root=root, scratch=scratch)
+    return META_DATASETS[dataset](root=root, scratch=scratch)
 
 
 def items_of(source: RawSource) -> list[Item]:
@@ -49,7 +50,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize(("dataset", "form"), FORMS)
-def test_each_class_is_found_under_its_id_with_its_split_and_its_own_pictures(
+def test_each_class_is_found_under_its_id_with_its_split_and_its_own_images(
     dataset: str, form: str, unpacked: Layout, published: Layout, tmp_path: Path
 ) -> None:
     root = published(dataset) if form == "published" else unpacked(dataset)
@@ -67,21 +68,19 @@ def test_each_class_is_found_under_its_id_with_its_split_and_its_own_pictures(
 
 
 @pytest.mark.parametrize("dataset", MD_FAMILY)
-def test_a_dataset_is_also_found_one_folder_deeper(
-    dataset: str, unpacked: Layout, tmp_path: Path
-) -> None:
+def test_a_dataset_is_also_found_one_folder_deeper(dataset: str, unpacked: Layout, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / dataset).symlink_to(unpacked(dataset))
-    about = DATASETS[dataset]
-    assert about.home(tmp_path / "data") == tmp_path / "data" / dataset
-    assert about.home(tmp_path) is None
+    find_folder = META_DATASETS[dataset].find_folder
+    assert find_folder(tmp_path / "data") == tmp_path / "data" / dataset
+    assert find_folder(tmp_path) is None
     source = source_of(dataset, tmp_path / "data")
     items = items_of(source)
     assert not isinstance(next(source.pictures(items[:1])), Rejected)
-    assert {item.class_id for item in items} == set(range(about.classes))
+    assert {item.class_id for item in items} == set(range(len(official_classes(dataset))))
 
 
-def test_the_same_pictures_come_from_an_archive_as_from_its_unpacked_folder(
+def test_the_same_images_come_from_an_archive_as_from_its_unpacked_folder(
     unpacked: Layout, published: Layout, tmp_path: Path
 ) -> None:
     packed = items_of(source_of("dtd", published("dtd"), tmp_path))
@@ -106,8 +105,8 @@ def test_omniglot_keeps_its_alphabets_and_becomes_white_on_black(unpacked: Layou
     assert (record.split, item.invert) == ("validation", True)
     (pixels,) = source.pictures([item])
     assert isinstance(pixels, bytes)
-    black_on_white = np.asarray(clean(pixels, item._replace(invert=False)))
-    assert np.array_equal(np.asarray(clean(pixels, item)), 255 - black_on_white)
+    black_on_white = np.asarray(clean_image(pixels, item._replace(invert=False)))
+    assert np.array_equal(np.asarray(clean_image(pixels, item)), 255 - black_on_white)
 
 
 def test_omniglots_background_alone_is_built_with_a_word_about_the_rest(
@@ -131,7 +130,7 @@ def test_aircraft_is_cut_to_its_box_and_merges_both_of_its_own_splits(unpacked: 
     assert items[0].crop == layouts.BOX
     (pixels,) = source.pictures(items[:1])
     assert isinstance(pixels, bytes)
-    assert clean(pixels, items[0]).size == (12, 10)
+    assert clean_image(pixels, items[0]).size == (12, 10)
 
 
 def test_a_traffic_sign_knows_its_track_and_frame(unpacked: Layout) -> None:
@@ -175,7 +174,7 @@ def test_mnist_is_grey_pixels_in_ten_training_classes(unpacked: Layout) -> None:
     assert Image.fromarray(pixels).mode == "L"
 
 
-def test_a_wrong_number_of_pictures_is_a_warning_that_names_the_classes(
+def test_a_wrong_number_of_images_is_a_warning_that_names_the_classes(
     unpacked: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -185,9 +184,7 @@ def test_a_wrong_number_of_pictures_is_a_warning_that_names_the_classes(
     assert "and 42 more" in caplog.text
 
 
-def test_the_right_number_of_pictures_is_no_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_right_number_of_images_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with zipfile.ZipFile(tmp_path / "dtd-r1.0.1.zip", "w") as archive:  # recompressed by the user
         for name in layouts.class_names("dtd"):
             for number in range(120):

@@ -39,20 +39,20 @@ def write_clip(
 
 
 def _numbered(pattern: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    picture = np.roll(pattern, 3 * number, axis=1)
+    image = np.roll(pattern, 3 * number, axis=1)
     for bit in range(BITS):
-        picture[:SQUARE, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (number >> bit & 1)
-    return picture
+        image[:SQUARE, bit * SQUARE : (bit + 1) * SQUARE] = 255 * (number >> bit & 1)
+    return image
 
 
-def read_number(picture: NDArray[np.uint8]) -> int:
+def read_number(image: NDArray[np.uint8]) -> int:
     """The number that a frame of `write_clip` shows."""
-    squares = (picture[4:12, b * SQUARE + 4 : (b + 1) * SQUARE - 4].mean() for b in range(BITS))
+    squares = (image[4:12, b * SQUARE + 4 : (b + 1) * SQUARE - 4].mean() for b in range(BITS))
     return sum((mean > 128) << bit for bit, mean in enumerate(squares))
 
 
 def turn_clip(clip: Path, path: Path, degrees: int) -> Path:
-    """The same packets with a display matrix: players shall turn the picture, anti-clockwise."""
+    """The same packets with a display matrix: players shall rotate the image, anti-clockwise."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         stream.set_display_rotation(degrees)
@@ -64,7 +64,7 @@ def turn_clip(clip: Path, path: Path, degrees: int) -> Path:
 
 
 def cut_start(clip: Path, path: Path, packets: int) -> Path:
-    """The clip without its first packets, and so without the picture that the next ones refer to."""
+    """The clip without its first packets, and so without the frame that the next ones refer to."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for position, packet in enumerate(source.demux(source.streams.video[0])):

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.constants import QUALITY
+from pipeline.constants import QUALITY_ISSUES
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import Item, Rejected, Survey
-from pipeline.sources.orbit.annotations import annotation, parsed
-from pipeline.sources.orbit.layout import Place, Video, frame_number, place
-from pipeline.sources.orbit.official import departures, official_splits
+from pipeline.sources.orbit.annotations import parse_annotation, parse_annotations
+from pipeline.sources.orbit.layout import ListedVideo, VideoKey, frame_number, parse_video_path
+from pipeline.sources.orbit.official import describe_departures, official_splits
 from pipeline.sources.orbit.source import OrbitSource
 from tests.pipeline.sources.orbit.clips import damage, read_number, write_clip
 from tests.pipeline.sources.orbit.tree import make_orbit, video_name, write_frames, zip_orbit
@@ -43,11 +43,7 @@ def placeless(item: Item) -> Item:
 def test_the_published_figures_are_these() -> None:
     splits = official_splits()
     figures = {s: (len(f.users), f.objects, f.videos) for s, f in splits.items()}
-    assert figures == {
-        "train": (44, 278, 2277),
-        "validation": (6, 50, 347),
-        "test": (17, 158, 1198),
-    }
+    assert figures == {"train": (44, 278, 2277), "validation": (6, 50, 347), "test": (17, 158, 1198)}
     assert len(frozenset().union(*(f.users for f in splits.values()))) == 67
     assert {"P177", "P999"} <= splits["test"].users
 
@@ -145,10 +141,10 @@ def test_a_damaged_member_of_a_zip_is_rejected_alone(tmp_path: Path) -> None:
     data = bytearray((root / "train.zip").read_bytes())
     data[items[3].offset + 200] ^= 1
     (root / "train.zip").write_bytes(data)
-    pictures = list(source.pictures(items[:8]))
-    assert [isinstance(picture, Rejected) for picture in pictures].count(True) == 1
-    assert isinstance(pictures[3], Rejected)
-    assert pictures[3].name == items[3].name
+    images = list(source.pictures(items[:8]))
+    assert [isinstance(image, Rejected) for image in images].count(True) == 1
+    assert isinstance(images[3], Rejected)
+    assert images[3].name == items[3].name
 
 
 def test_the_unfiltered_set_has_no_level_of_splits(tmp_path: Path) -> None:
@@ -166,12 +162,12 @@ def test_the_unfiltered_set_has_no_level_of_splits(tmp_path: Path) -> None:
     assert [item.frame for item in items if item.kind == "clutter-pan"] == [1, 2]
 
 
-def test_a_level_of_kinds_may_be_missing_where_names_tell() -> None:
+def test_a_level_of_kinds_may_be_missing_where_names_have_it() -> None:
     video = "P1--finger-nail-clipper--clutter-pan---a--b"
-    expected = Place("train", "P1", "finger nail clipper", "clutter-pan", video)
-    assert place(("train", "P1", "finger nail clipper", video)) == expected
-    assert place(("train", "P1", "finger nail clipper", "IMG_1")) is None
-    assert place(("train", "P1", "cup", "clean", "IMG_1")) == Place(
+    expected = VideoKey("train", "P1", "finger nail clipper", "clutter-pan", video)
+    assert parse_video_path(("train", "P1", "finger nail clipper", video)) == expected
+    assert parse_video_path(("train", "P1", "finger nail clipper", "IMG_1")) is None
+    assert parse_video_path(("train", "P1", "cup", "clean", "IMG_1")) == VideoKey(
         "train", "P1", "cup", "clean", "IMG_1"
     )
 
@@ -251,9 +247,7 @@ def test_options_thin_and_cap_the_frames_of_each_video(tmp_path: Path) -> None:
         (b'{"a.jpg": {"object_bounding_box": [1, 2, NaN, 3]}}', "NaN"),
     ],
 )
-def test_bad_annotations_are_named_and_their_frames_kept(
-    tmp_path: Path, content: bytes, reason: str
-) -> None:
+def test_bad_annotations_are_named_and_their_frames_kept(tmp_path: Path, content: bytes, reason: str) -> None:
     root = make_orbit(tmp_path)
     video = video_name("P100", "bag", "clean", 0)
     (root / "annotations/train" / f"{video}.json").write_bytes(content)
@@ -267,7 +261,7 @@ def test_bad_annotations_are_named_and_their_frames_kept(
 
 def test_one_bad_annotation_spares_the_others() -> None:
     good = {"object_not_present_issue": False}
-    notes, problems = parsed(json.dumps({"a": good, "b": {"blur_issue": 7}, "c": good}).encode())
+    notes, problems = parse_annotations(json.dumps({"a": good, "b": {"blur_issue": 7}, "c": good}).encode())
     assert list(notes) == ["a", "c"]
     assert len(problems) == 1
     assert "1 bad annotations, the first at b" in problems[0]
@@ -275,12 +269,12 @@ def test_one_bad_annotation_spares_the_others() -> None:
 
 def test_both_published_forms_of_a_box_are_read() -> None:
     box = {"x": 1, "y": 2, "w": 3, "h": 4}
-    assert annotation({"object_bounding_box": box}).box == (1, 2, 3, 4)
-    assert annotation({"object_bounding_box": [1, 2, 3, 4]}).box == (1, 2, 3, 4)
-    assert annotation({"object_bounding_box": [0, 0, 0, 0]}).box is None
-    assert annotation({"object_bounding_box": None}).box is None
-    assert annotation({"other": 1}) == ((), None)
-    assert annotation({QUALITY[1]: True}).quality == (-1, 1, -1, -1, -1, -1, -1)
+    assert parse_annotation({"object_bounding_box": box}).box == (1, 2, 3, 4)
+    assert parse_annotation({"object_bounding_box": [1, 2, 3, 4]}).box == (1, 2, 3, 4)
+    assert parse_annotation({"object_bounding_box": [0, 0, 0, 0]}).box is None
+    assert parse_annotation({"object_bounding_box": None}).box is None
+    assert parse_annotation({"other": 1}) == ((), None)
+    assert parse_annotation({QUALITY_ISSUES[1]: True}).quality == (-1, 1, -1, -1, -1, -1, -1)
 
 
 def test_a_missing_source_says_what_is_needed_and_from_where(tmp_path: Path) -> None:
@@ -299,7 +293,7 @@ def test_a_set_below_one_more_folder_is_found(tmp_path: Path) -> None:
     assert len(list(source.pictures(items))) == len(items)
 
 
-def test_a_user_in_another_split_than_published_is_told(
+def test_a_user_in_another_split_than_published_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     users = {"train": ("P177", "mine"), "test": ("mine", "P455")}
@@ -310,14 +304,14 @@ def test_a_user_in_another_split_than_published_is_told(
     assert "users in more than one split: mine" in caplog.text
 
 
-def test_a_whole_split_with_other_counts_is_told() -> None:
+def test_a_whole_split_with_other_counts_is_a_warning() -> None:
     official = official_splits()
     facts = official["validation"]
-    where = [Place("validation", user, "cup", "clean", "v") for user in sorted(facts.users)]
-    videos = [("validation", Video(one, "")) for one in where]
-    (warning,) = departures(videos, official)  # type: ignore[arg-type]
+    where = [VideoKey("validation", user, "cup", "clean", "v") for user in sorted(facts.users)]
+    videos = [("validation", ListedVideo(one, "")) for one in where]
+    (warning,) = describe_departures(videos, official)  # type: ignore[arg-type]
     assert warning == "validation has 6 objects and 6 videos; published are 50 and 347"
-    assert not list(departures(videos[1:], official))  # type: ignore[arg-type]
+    assert not list(describe_departures(videos[1:], official))  # type: ignore[arg-type]
 
 
 def test_a_source_travels_to_the_workers(tmp_path: Path) -> None:
@@ -353,22 +347,20 @@ def test_raw_videos_stand_beside_frames(tmp_path: Path) -> None:
     third = items[6]
     assert third.name == "test/P177/bag/clean/P177--bag--clean--raw.mp4#00003"
     assert (third.offset, third.frame, third.quality[0]) == (2, 3, 1)
-    for item, picture in zip(items, source.pictures(items), strict=True):
+    for item, image in zip(items, source.pictures(items), strict=True):
         if item.file.endswith(".jpg"):
-            assert isinstance(picture, bytes)
+            assert isinstance(image, bytes)
         else:
-            assert isinstance(picture, np.ndarray)
-            assert (picture.shape, read_number(picture)) == ((96, 160, 3), item.frame)
+            assert isinstance(image, np.ndarray)
+            assert (image.shape, read_number(image)) == ((96, 160, 3), item.frame)
 
 
 def test_raw_frames_come_in_the_order_asked(tmp_path: Path) -> None:
     source = OrbitSource(root=raw_tree(tmp_path)[0])
     items = [item for item in read(source)[0] if not item.file.endswith(".jpg")]
     asked = [items[k] for k in (5, 1, 2, 2, 8, 0, 11)]
-    pictures = list(source.pictures(asked))
-    assert [read_number(p) for p in pictures if isinstance(p, np.ndarray)] == [
-        item.frame for item in asked
-    ]
+    images = list(source.pictures(asked))
+    assert [read_number(p) for p in images if isinstance(p, np.ndarray)] == [item.frame for item in asked]
 
 
 def test_options_hold_for_raw_videos(tmp_path: Path) -> None:
@@ -394,14 +386,12 @@ def test_a_bad_frame_of_a_video_is_rejected_in_its_place(tmp_path: Path) -> None
     damage(write_clip(raw, 7, options={"g": "1", "bf": "0"}), 4)
     source = OrbitSource(root=root)
     items = [item for item in read(source)[0] if item.group == raw.stem]
-    pictures = list(source.pictures(items))
-    assert [isinstance(picture, Rejected) for picture in pictures] == [False] * 3 + [True] + [
-        False
-    ] * 3
-    assert pictures[3].name.endswith("#00004")  # type: ignore[union-attr]
+    images = list(source.pictures(items))
+    assert [isinstance(image, Rejected) for image in images] == [False] * 3 + [True] + [False] * 3
+    assert images[3].name.endswith("#00004")  # type: ignore[union-attr]
 
 
-def test_a_cut_off_video_is_told_once(tmp_path: Path) -> None:
+def test_a_cut_off_video_is_reported_once(tmp_path: Path) -> None:
     root, raw = raw_tree(tmp_path)
     write_clip(raw, 60, container={"movflags": "faststart"})
     raw.write_bytes(raw.read_bytes()[: raw.stat().st_size * 2 // 3])
@@ -421,7 +411,7 @@ def test_frames_win_over_a_video_of_the_same_name(tmp_path: Path) -> None:
     assert [one.name for one in rejected] == [raw.relative_to(root).as_posix()]
 
 
-def test_a_video_in_an_archive_is_told(tmp_path: Path) -> None:
+def test_a_video_in_an_archive_is_reported(tmp_path: Path) -> None:
     root, raw = raw_tree(tmp_path)
     name = raw.name
     zip_orbit(root)

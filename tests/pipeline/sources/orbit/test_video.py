@@ -18,7 +18,14 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sources.orbit import video
-from pipeline.sources.orbit.video import DECORD_BYTES, Frame, Probe, VideoFacts, frames, require
+from pipeline.sources.orbit.video import (
+    DECORD_BYTES,
+    FrameOrReason,
+    VideoFacts,
+    VideoProbe,
+    decode_frames,
+    require_decoders,
+)
 from tests.pipeline.sources.orbit.clips import cut_start, damage, read_number, turn_clip, write_clip
 
 REAL = os.environ.get("REAL_DATA")
@@ -28,16 +35,16 @@ CAN_TURN = hasattr(av.VideoStream, "set_display_rotation")
 SCALES = np.linspace(0.4, 1.4, 21)  # at which the keys may appear
 
 
-def read(path: Path, last: int, decord_bytes: int = DECORD_BYTES) -> dict[int, Frame]:
-    return dict(frames(path, range(1, last + 1), patience=20, decord_bytes=decord_bytes))
+def read(path: Path, last: int, decord_bytes: int = DECORD_BYTES) -> dict[int, FrameOrReason]:
+    return dict(decode_frames(path, range(1, last + 1), timeout=20, decord_bytes=decord_bytes))
 
 
 def probe(path: Path) -> VideoFacts | str:
-    with closing(Probe(patience=20)) as counter:
-        return counter.facts(path)
+    with closing(VideoProbe(timeout=20)) as counter:
+        return counter.read_facts(path)
 
 
-def shown(found: dict[int, Frame]) -> dict[int, int | str]:
+def shown(found: dict[int, FrameOrReason]) -> dict[int, int | str]:
     return {n: f if isinstance(f, str) else read_number(f) for n, f in found.items()}
 
 
@@ -67,11 +74,7 @@ def _no_process_stays() -> Iterator[None]:
     [("a.mp4", {"g": "6"}), ("b.mov", {"g": "6", "x264-params": "open-gop=1"}), ("c.mkv", {})],
 )
 def test_every_frame_comes_with_its_number(
-    tmp_path: Path,
-    name: str,
-    options: dict[str, str],
-    limit: int,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, name: str, options: dict[str, str], limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = write_clip(tmp_path / name, 30, options=options)
     with caplog.at_level(logging.DEBUG):
@@ -79,7 +82,7 @@ def test_every_frame_comes_with_its_number(
     assert f"decoded by {'decord' if limit else 'PyAV'}" in caplog.text
     assert shown(found) == {number: number for number in range(1, 31)}
     wanted = [4, 10, 11, 27]
-    assert [shown(dict([pair])) for pair in frames(clip, wanted, decord_bytes=limit)] == [
+    assert [shown(dict([pair])) for pair in decode_frames(clip, wanted, decord_bytes=limit)] == [
         {number: number} for number in wanted
     ]
 
@@ -134,9 +137,7 @@ def test_a_damaged_frame_is_missing_and_moves_no_other(tmp_path: Path, limit: in
 
 
 @pytest.mark.parametrize("limit", [DECORD_BYTES, 0], ids=["decord first", "pyav"])
-def test_frames_that_a_decoder_drops_without_a_word_move_no_other(
-    tmp_path: Path, limit: int
-) -> None:
+def test_frames_that_a_decoder_drops_without_a_word_move_no_other(tmp_path: Path, limit: int) -> None:
     """decord alone would call original frame 7 the first, and repeat the last at the end."""
     clip = write_clip(tmp_path / "a.mp4", 24, options={"g": "6", "bf": "0"})
     found = shown(read(cut_start(clip, tmp_path / "cut.mp4", 2), 22, limit))
@@ -190,22 +191,22 @@ def test_a_file_of_sound_alone_holds_no_video(tmp_path: Path) -> None:
 
 def test_numbers_beyond_the_end_have_a_reason(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", 5)
-    assert [isinstance(f, str) for _, f in frames(clip, [4, 5, 6, 9])] == [False, False, True, True]
+    assert [isinstance(f, str) for _, f in decode_frames(clip, [4, 5, 6, 9])] == [False, False, True, True]
 
 
 def test_a_video_that_went_away_stops_the_build(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        next(frames(tmp_path / "gone.mp4", [1]))
+        next(decode_frames(tmp_path / "gone.mp4", [1]))
 
 
 def test_pyav_goes_on_where_a_killed_decoder_stopped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = write_clip(tmp_path / "a.mp4", 60, size=(640, 480))  # more than the pipe holds
-    found: dict[int, Frame] = {}
+    found: dict[int, FrameOrReason] = {}
     with caplog.at_level(logging.DEBUG):
         before = set(children())
-        for number, frame in frames(clip, range(1, 61)):
+        for number, frame in decode_frames(clip, range(1, 61)):
             found[number] = frame
             if number == 2:
                 (decoder,) = set(children()) - before
@@ -216,9 +217,9 @@ def test_pyav_goes_on_where_a_killed_decoder_stopped(
 
 def test_when_both_decoders_die_the_frames_have_a_reason(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", 60, size=(640, 480))
-    found: dict[int, Frame] = {}
+    found: dict[int, FrameOrReason] = {}
     before = set(children())
-    for number, frame in frames(clip, range(1, 61), decord_bytes=0):
+    for number, frame in decode_frames(clip, range(1, 61), decord_bytes=0):
         found[number] = frame
         if number == 2:
             (decoder,) = set(children()) - before
@@ -227,14 +228,12 @@ def test_when_both_decoders_die_the_frames_have_a_reason(tmp_path: Path) -> None
     assert found[60] == "the decoder died (SIGKILL)"
 
 
-def test_a_decoder_that_stands_still_is_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_decoder_that_stands_still_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clip = write_clip(tmp_path / "a.mp4", 60, size=(640, 480))
-    found: dict[int, Frame] = {}
+    found: dict[int, FrameOrReason] = {}
     before = set(children())
     with caplog.at_level(logging.DEBUG):
-        for number, frame in frames(clip, range(1, 61), patience=3):
+        for number, frame in decode_frames(clip, range(1, 61), timeout=3):
             found[number] = frame
             if number == 2:
                 (decoder,) = set(children()) - before
@@ -245,14 +244,14 @@ def test_a_decoder_that_stands_still_is_replaced(
 
 def test_a_file_that_never_answers_is_given_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")
-    with closing(Probe(patience=0.5)) as counter:
-        assert counter.facts(tmp_path / "a.mp4") == "the decoder made no progress for 0.5 s"
-        assert isinstance(counter.facts(write_clip(tmp_path / "b.mp4")), VideoFacts)
+    with closing(VideoProbe(timeout=0.5)) as counter:
+        assert counter.read_facts(tmp_path / "a.mp4") == "the decoder made no progress for 0.5 s"
+        assert isinstance(counter.read_facts(write_clip(tmp_path / "b.mp4")), VideoFacts)
 
 
 def test_a_reader_that_stops_half_way_leaves_no_process(tmp_path: Path) -> None:
     before = children()
-    reading = frames(write_clip(tmp_path / "a.mp4", 60, size=(640, 480)), range(1, 61))
+    reading = decode_frames(write_clip(tmp_path / "a.mp4", 60, size=(640, 480)), range(1, 61))
     next(reading)
     assert len(children()) == len(before) + 1
     reading.close()  # type: ignore[attr-defined]
@@ -262,9 +261,10 @@ def test_a_reader_that_stops_half_way_leaves_no_process(tmp_path: Path) -> None:
 def test_a_decoder_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", 60, size=(640, 480))
     script = (
-        "import sys, time; from pathlib import Path; from pipeline.sources.orbit.video import Probe, frames\n"
-        "counter = Probe(); counter.facts(Path(sys.argv[1]))\n"
-        "reading = frames(Path(sys.argv[1]), range(1, 61)); next(reading)\n"
+        "import sys, time; from pathlib import Path\n"
+        "from pipeline.sources.orbit.video import VideoProbe, decode_frames\n"
+        "counter = VideoProbe(); counter.read_facts(Path(sys.argv[1]))\n"
+        "reading = decode_frames(Path(sys.argv[1]), range(1, 61)); next(reading)\n"
         "print(flush=True); time.sleep(60)\n"
     )
     root = str(Path(video.__file__).parents[3])
@@ -294,9 +294,7 @@ def _is_decoder(pid: int, parent: int | None = None) -> bool:
     return b"video_child" in command and parent in (None, int(above))
 
 
-def test_nothing_is_left_in_the_temporary_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "a.mp4")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
@@ -307,8 +305,8 @@ def test_nothing_is_left_in_the_temporary_folder(
 def test_decoding_libraries_are_not_imported_here(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4")
     script = (
-        "import sys; from pathlib import Path; from pipeline.sources.orbit.video import frames\n"
-        "assert len(list(frames(Path(sys.argv[1]), range(1, 13)))) == 12\n"
+        "import sys; from pathlib import Path; from pipeline.sources.orbit.video import decode_frames\n"
+        "assert len(list(decode_frames(Path(sys.argv[1]), range(1, 13)))) == 12\n"
         "assert not {'av', 'decord', 'torch'} & set(sys.modules)\n"
     )
     root = str(Path(video.__file__).parents[3])
@@ -321,8 +319,8 @@ def test_without_decord_pyav_reads_alone(
 ) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     with caplog.at_level(logging.DEBUG):
-        require()
-        found = dict(frames(write_clip(tmp_path / "a.mp4"), range(1, 13)))
+        require_decoders()
+        found = dict(decode_frames(write_clip(tmp_path / "a.mp4"), range(1, 13)))
     assert shown(found) == {number: number for number in range(1, 13)}
     assert "decord is not installed" in caplog.text
     assert "decoded by PyAV" in caplog.text
@@ -331,14 +329,14 @@ def test_without_decord_pyav_reads_alone(
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[video\]'"):
-        next(frames(tmp_path / "a.mp4", [1]))
+        next(decode_frames(tmp_path / "a.mp4", [1]))
 
 
 def test_the_decoder_does_not_hold_the_whole_clip(tmp_path: Path) -> None:
     options = {"g": "30", "preset": "ultrafast"}
     clip = write_clip(tmp_path / "a.mp4", 200, size=(1088, 1088), options=options)  # 710 MB of RGB
     before = set(children())
-    for number, frame in frames(clip, [*range(1, 190, 8), 200]):
+    for number, frame in decode_frames(clip, [*range(1, 190, 8), 200]):
         assert not isinstance(frame, str)
         if number == 185:
             (decoder,) = set(children()) - before

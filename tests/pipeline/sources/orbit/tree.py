@@ -8,14 +8,10 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.constants import QUALITY
-from tests.pictures import jpeg
+from pipeline.constants import QUALITY_ISSUES
+from tests.images import jpeg_bytes
 
-USERS: Mapping[str, Sequence[str]] = {
-    "train": ("P100", "P118"),
-    "validation": ("P194",),
-    "test": ("P177",),
-}
+USERS: Mapping[str, Sequence[str]] = {"train": ("P100", "P118"), "validation": ("P194",), "test": ("P177",)}
 OBJECTS = ("bag", "finger nail clipper")
 IDS = ("-leads", "two--parts", "plain_1", "Zj_1-x")  # as ORBIT's own ids are
 
@@ -57,8 +53,8 @@ def write_frames(folder: Path, frames: int, *, size: int = 16, seed: int = 0) ->
     """`frames` JPEGs, numbered from 1."""
     folder.mkdir(parents=True)
     for number in range(1, frames + 1):
-        picture = jpeg(seed + number, size, size)
-        (folder / f"{folder.name}-{number:05d}.jpg").write_bytes(picture)
+        image = jpeg_bytes(seed + number, size, size)
+        (folder / f"{folder.name}-{number:05d}.jpg").write_bytes(image)
 
 
 def annotate(folder: Path, video: str, kind: str, frames: int) -> Path:
@@ -68,7 +64,7 @@ def annotate(folder: Path, video: str, kind: str, frames: int) -> Path:
         absent = number == frames
         note: dict[str, object] = {"object_not_present_issue": absent}
         if kind == "clean":
-            note.update(dict.fromkeys(QUALITY[1:], None if absent else number % 2 == 0))
+            note.update(dict.fromkeys(QUALITY_ISSUES[1:], None if absent else number % 2 == 0))
         else:
             box = {"x": 100 * number, "y": 200, "w": 300, "h": 400}
             note["object_bounding_box"] = None if absent else box

@@ -8,17 +8,16 @@ import random
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.errors import IntegrityError
-from pipeline.sources.tfrecords import crc32c
 from pipeline.sources.tfrecords.framing import (
-    checked_data,
+    check_record,
     feature_span,
+    masked_crc,
     parse_example,
     read_records,
 )
@@ -36,8 +35,7 @@ from tests.pipeline.sources.tfrecords.writer import (
 # ----------------------------------------------------------------------------- checksums
 
 
-@pytest.mark.parametrize("checksum", [crc32c.crc32c, crc32c.numpy_crc32c])
-def test_checksums_are_those_of_the_published_vectors(checksum: Callable[[bytes], int]) -> None:
+def test_checksums_are_those_of_the_published_vectors() -> None:
     # RFC 3720, appendix B.4, and the check value of the CRC catalogue
     vectors = {
         b"123456789": 0xE3069283,
@@ -47,13 +45,14 @@ def test_checksums_are_those_of_the_published_vectors(checksum: Callable[[bytes]
         bytes(range(32)): 0x46DD794E,
         bytes(reversed(range(32))): 0x113FDB5C,
     }
-    assert {data: checksum(data) for data in vectors} == vectors
+    assert {data: slow_crc(data) for data in vectors} == vectors
+    assert [struct.pack("<L", masked_crc(data)) for data in vectors] == list(map(masked, vectors))
 
 
-@pytest.mark.parametrize("length", [0, 1, 3, 4, 63, 64, 65, 2047, 2048, 2049, 10_000])
-def test_all_ways_to_a_checksum_agree(length: int) -> None:
+@pytest.mark.parametrize("length", [1, 3, 4, 63, 64, 65, 10_000])
+def test_the_checksum_is_the_slow_one_at_any_length(length: int) -> None:
     data = random.Random(length).randbytes(length)
-    assert crc32c.crc32c(data) == crc32c.numpy_crc32c(data) == slow_crc(data)
+    assert struct.pack("<L", masked_crc(data)) == masked(data)
 
 
 # ----------------------------------------------------------------------------- framing
@@ -127,10 +126,10 @@ def test_other_files_are_named_as_such(tmp_path: Path) -> None:
 
 def test_the_data_of_a_record_is_checked_by_what_follows_it() -> None:
     record = framed(b"picture")[12:]
-    assert bytes(checked_data(record, "here")) == b"picture"
+    assert bytes(check_record(record, "here")) == b"picture"
     for wrong in (record[:-1], b"Q" + record[1:], b"abc", b""):
         with pytest.raises(IntegrityError, match=r"here: .*checksum"):
-            checked_data(wrong, "here")
+            check_record(wrong, "here")
 
 
 # ----------------------------------------------------------------------------- tf.train.Example
@@ -220,11 +219,11 @@ def test_a_malformed_example_is_an_error(data: bytes) -> None:
         parse_example(data)
 
 
-def test_the_span_of_a_picture_holds_its_very_bytes() -> None:
-    picture = random.Random(0).randbytes(500)
-    data = example(label=packed_integers(1), image=bytes_feature(picture))
+def test_the_span_of_an_image_holds_its_very_bytes() -> None:
+    image = random.Random(0).randbytes(500)
+    data = example(label=packed_integers(1), image=bytes_feature(image))
     start, length = feature_span(data, "image")
-    assert data[start : start + length] == picture
+    assert data[start : start + length] == image
 
 
 @pytest.mark.parametrize(
@@ -298,9 +297,7 @@ with tf.io.TFRecordWriter(sys.argv[1]) as writer:
 """
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not installed"
-)
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="tensorflow is not installed")
 def test_what_tensorflow_writes_is_read_without_it(tmp_path: Path) -> None:
     path = tmp_path / "0.tfrecords"
     subprocess.run(
@@ -314,11 +311,11 @@ def test_what_tensorflow_writes_is_read_without_it(tmp_path: Path) -> None:
     assert len(records) == 20
     assert b"".join(map(framed, records)) == whole
     for n, data in enumerate(records):
-        picture = np.random.RandomState(n).bytes(500 * n)
+        image = np.random.RandomState(n).bytes(500 * n)
         start, length = feature_span(data, "image")
-        assert data[start : start + length] == picture
+        assert data[start : start + length] == image
         assert parse_example(data) == {
-            "image": [picture],
+            "image": [image],
             "label": [n, -n, 2**62 + n],
             "score": [np.float32(n / 3)],
             "none": [],

@@ -16,12 +16,7 @@ from pipeline.errors import IntegrityError, PipelineError, SourceMissing
 from pipeline.records import Item, Rejected
 from pipeline.sources.tfrecords.source import MetaRecordsSource, is_converted
 from pipeline.sources.tfrecords.spec import read_spec
-from tests.pipeline.sources.tfrecords.writer import (
-    bytes_feature,
-    example,
-    framed,
-    packed_integers,
-)
+from tests.pipeline.sources.tfrecords.writer import bytes_feature, example, framed, packed_integers
 
 Json = dict[str, Any]
 
@@ -77,18 +72,18 @@ KINDS = [flat, bilevel, hierarchical]
 COUNTS = {flat: [3, 1, 2, 2], bilevel: [2, 2, 2, 2], hierarchical: [1, 2, 1]}
 
 
-def picture(class_id: int, number: int) -> bytes:
+def image_of(class_id: int, number: int) -> bytes:
     return f"picture {number} of class {class_id}".encode()
 
 
-def record(class_id: int, number: int) -> bytes:
-    image = bytes_feature(picture(class_id, number))
+def record_of(class_id: int, number: int) -> bytes:
+    image = bytes_feature(image_of(class_id, number))
     return framed(example(image=image, label=packed_integers(class_id)))
 
 
 def write_records(folder: Path, counts: list[int]) -> None:
     for class_id, count in enumerate(counts):
-        contents = b"".join(record(class_id, number) for number in range(count))
+        contents = b"".join(record_of(class_id, number) for number in range(count))
         (folder / f"{class_id}.tfrecords").write_bytes(contents)
 
 
@@ -115,9 +110,7 @@ def dtd(tmp_path: Path) -> MetaRecordsSource:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_record_becomes_an_item_with_the_very_bytes(
-    tmp_path: Path, kind: Callable[[], Json]
-) -> None:
+def test_every_record_becomes_an_item_with_the_very_bytes(tmp_path: Path, kind: Callable[[], Json]) -> None:
     source = write_dataset(tmp_path, kind(), COUNTS[kind])
     items = listed(source)
     records = [(c, n) for c, count in enumerate(COUNTS[kind]) for n in range(count)]
@@ -125,12 +118,10 @@ def test_every_record_becomes_an_item_with_the_very_bytes(
     assert [item.name for item in items] == [f"{c}.tfrecords:{n}" for c, n in records]
     assert [item.class_id for item in items] == [c for c, _ in records]
     assert [item.split for item in items] == [classes[c].split for c, _ in records]
-    assert list(source.pictures(items[::-1])) == [picture(c, n) for c, n in records[::-1]]
+    assert list(source.pictures(items[::-1])) == [image_of(c, n) for c, n in records[::-1]]
 
 
-def test_flat_classes_have_names_and_splits_in_the_order_of_their_ids(
-    dtd: MetaRecordsSource,
-) -> None:
+def test_flat_classes_have_names_and_splits_in_the_order_of_their_ids(dtd: MetaRecordsSource) -> None:
     classes = [(c.name, c.split, c.superclass) for c in dtd.survey().classes]
     assert classes == [
         ("banded", "train", ""),
@@ -171,7 +162,7 @@ def test_the_files_read_are_reported_with_their_sizes(dtd: MetaRecordsSource) ->
     assert all((dtd.root / name).stat().st_size == size for name, size in files.items())
 
 
-def test_a_converted_dataset_is_told_by_its_spec(tmp_path: Path) -> None:
+def test_a_converted_dataset_is_recognised_by_its_spec(tmp_path: Path) -> None:
     whole = write_dataset(tmp_path, flat(), COUNTS[flat])
     assert is_converted(whole.root)
     assert not is_converted(tmp_path)
@@ -292,11 +283,11 @@ def test_the_published_imagenet_graphs_are_whole(
 # ----------------------------------------------------------------------------- what is refused
 
 
-def test_a_flipped_bit_in_a_record_costs_that_picture_and_no_other(dtd: MetaRecordsSource) -> None:
+def test_a_flipped_bit_in_a_record_costs_that_image_and_no_other(dtd: MetaRecordsSource) -> None:
     path, items = dtd.root / "0.tfrecords", listed(dtd)
-    good, start = path.read_bytes(), len(record(0, 0))
+    good, start = path.read_bytes(), len(record_of(0, 0))
     expected = list(dtd.pictures(items))
-    for position in range(start + 12, start + len(record(0, 1))):
+    for position in range(start + 12, start + len(record_of(0, 1))):
         damaged = bytearray(good)
         damaged[position] ^= 0x10
         path.write_bytes(damaged)
@@ -308,7 +299,7 @@ def test_a_flipped_bit_in_a_record_costs_that_picture_and_no_other(dtd: MetaReco
         assert "checksum" in found[1].reason
 
 
-def test_a_damaged_first_record_is_a_rejected_picture_too(dtd: MetaRecordsSource) -> None:
+def test_a_damaged_first_record_is_a_rejected_image_too(dtd: MetaRecordsSource) -> None:
     path = dtd.root / "0.tfrecords"
     path.write_bytes(path.read_bytes().replace(b"picture 0", b"pictura 0"))
     assert [isinstance(p, Rejected) for p in dtd.pictures(listed(dtd))] == [True] + [False] * 7
@@ -317,7 +308,7 @@ def test_a_damaged_first_record_is_a_rejected_picture_too(dtd: MetaRecordsSource
 def test_a_damaged_length_is_an_error(dtd: MetaRecordsSource) -> None:
     path = dtd.root / "0.tfrecords"
     damaged = bytearray(path.read_bytes())
-    damaged[len(record(0, 0))] ^= 1
+    damaged[len(record_of(0, 0))] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(IntegrityError, match=r"0\.tfrecords, record 1 at byte .* is damaged"):
         listed(dtd)
@@ -332,7 +323,7 @@ def test_a_file_cut_off_anywhere_is_an_error(dtd: MetaRecordsSource) -> None:
             listed(dtd)
 
 
-def test_a_file_that_shrinks_after_listing_gives_rejected_pictures(dtd: MetaRecordsSource) -> None:
+def test_a_file_that_shrinks_after_listing_gives_rejected_images(dtd: MetaRecordsSource) -> None:
     items = listed(dtd)[:3]
     path = dtd.root / "0.tfrecords"
     os.truncate(path, path.stat().st_size - 5)
@@ -340,26 +331,22 @@ def test_a_file_that_shrinks_after_listing_gives_rejected_pictures(dtd: MetaReco
 
 
 @pytest.mark.parametrize(("count", "found"), [(2, "2"), (4, "4"), (0, "0")])
-def test_another_number_of_records_is_an_error(
-    dtd: MetaRecordsSource, count: int, found: str
-) -> None:
-    (dtd.root / "0.tfrecords").write_bytes(b"".join(record(0, n) for n in range(count)))
+def test_another_number_of_records_is_an_error(dtd: MetaRecordsSource, count: int, found: str) -> None:
+    (dtd.root / "0.tfrecords").write_bytes(b"".join(record_of(0, n) for n in range(count)))
     with pytest.raises(IntegrityError, match=rf"0\.tfrecords holds {found} records.*says 3"):
         listed(dtd)
 
 
-def test_a_file_of_another_class_is_an_error_before_anything_is_built(
-    dtd: MetaRecordsSource,
-) -> None:
-    (dtd.root / "0.tfrecords").write_bytes(b"".join(record(1, n) for n in range(3)))
+def test_a_file_of_another_class_is_an_error_before_anything_is_built(dtd: MetaRecordsSource) -> None:
+    (dtd.root / "0.tfrecords").write_bytes(b"".join(record_of(1, n) for n in range(3)))
     with pytest.raises(IntegrityError, match=r"first record: the label should be .* 0, and is 1"):
         listed(dtd)
 
 
-def test_a_single_wrong_label_is_a_rejected_picture(dtd: MetaRecordsSource) -> None:
-    (dtd.root / "0.tfrecords").write_bytes(record(0, 0) + record(3, 1) + record(0, 2))
+def test_a_single_wrong_label_is_a_rejected_image(dtd: MetaRecordsSource) -> None:
+    (dtd.root / "0.tfrecords").write_bytes(record_of(0, 0) + record_of(3, 1) + record_of(0, 2))
     found = list(dtd.pictures(listed(dtd)[:3]))
-    assert [isinstance(picture, Rejected) for picture in found] == [False, True, False]
+    assert [isinstance(image, Rejected) for image in found] == [False, True, False]
     assert isinstance(found[1], Rejected)
     assert "should be the file's, 0, and is 3" in found[1].reason
 
@@ -400,7 +387,7 @@ def test_of_many_missing_files_the_first_are_named(tmp_path: Path) -> None:
 
 
 def test_files_beyond_the_classes_are_an_error(dtd: MetaRecordsSource) -> None:
-    (dtd.root / "4.tfrecords").write_bytes(record(4, 0))
+    (dtd.root / "4.tfrecords").write_bytes(record_of(4, 0))
     with pytest.raises(IntegrityError, match=r"holds 4\.tfrecords beside the 4 classes"):
         dtd.survey()
 

@@ -23,15 +23,15 @@ KITTI_DEPTHS: Final = (-3.0, 4.2, 8.0, 8.1, 20.0, 20.5, 75.0, None)  # None: no 
 CLEVR_DEPTHS: Final = (7.5, 8.2, 8.51, 9.3, 10.0, 10.1)
 
 
-def picture(seed: int, height: int, width: int, kind: str = "JPEG") -> bytes:
-    """An encoded colour picture that compresses well and differs from seed to seed."""
+def encoded_image(seed: int, height: int, width: int, kind: str = "JPEG") -> bytes:
+    """An encoded colour image that compresses well and differs from seed to seed."""
     values = np.random.RandomState(seed).randint(0, 256, (2, 2, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR).save(out, kind)
     return out.getvalue()
 
 
-def noise(seed: int, *shape: int, high: int = 256) -> NDArray[np.uint8]:
+def random_array(seed: int, *shape: int, high: int = 256) -> NDArray[np.uint8]:
     return np.random.RandomState(seed).randint(0, high, shape, dtype=np.uint8)
 
 
@@ -56,10 +56,8 @@ def clevr(root: Path) -> None:
     for split, count in (("train", 6), ("val", 4), ("test", 3)):
         names = [f"CLEVR_{split}_{i:06d}.png" for i in range(count)]
         for i, name in enumerate(names):
-            members[f"CLEVR_v1.0/images/{split}/{name}"] = picture(i, 32, 48, "PNG")
-        questions = [
-            {"image_filename": name, "question": "How many?", "answer": "3"} for name in names
-        ]
+            members[f"CLEVR_v1.0/images/{split}/{name}"] = encoded_image(i, 32, 48, "PNG")
+        questions = [{"image_filename": name, "question": "How many?", "answer": "3"} for name in names]
         text = json.dumps({"questions": questions})
         members[f"CLEVR_v1.0/questions/CLEVR_{split}_questions.json"] = text.encode()
         if split != "test":  # the test set has no scenes
@@ -89,7 +87,7 @@ def dmlab(root: Path) -> None:
     for split, count in (("train", 5), ("validation", 3), ("test", 4)):
         rows = (
             example({
-                "image": [picture(i, 360, 480)],
+                "image": [encoded_image(i, 360, 480)],
                 "filename": [f"{split}-{i}".encode()],
                 "label": [(i + count) % 6],
             })
@@ -102,29 +100,22 @@ def dmlab(root: Path) -> None:
 def dsprites(root: Path) -> None:
     count = 20
     classes = np.stack(
-        [
-            np.arange(count) * step % n
-            for step, n in ((0, 1), (1, 3), (1, 6), (3, 40), (5, 32), (7, 32))
-        ],
-        1,
+        [np.arange(count) * step % n for step, n in ((0, 1), (1, 3), (1, 6), (3, 40), (5, 32), (7, 32))], 1
     )
     with h5py.File(root / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.hdf5", "w") as file:
-        file["imgs"] = noise(3, count, 64, 64, high=2)
+        file["imgs"] = random_array(3, count, 64, 64, high=2)
         file["latents/classes"] = classes.astype(np.int64)
         file["latents/values"] = classes.astype(np.float64) / 10
 
 
 def kitti(root: Path) -> None:
-    """30 pictures of 10 videos: one video each for validation and test."""
+    """30 images of 10 videos: one video each for validation and test."""
     count = 30
     order = ",".join(str(i + 1) for i in range(count))
     videos = "".join(f"2011_09_26 drive_{i // 3:04d} {i:010d}\n" for i in range(count))
-    mapping = {
-        "mapping/train_rand.txt": order.encode(),
-        "mapping/train_mapping.txt": videos.encode(),
-    }
+    mapping = {"mapping/train_rand.txt": order.encode(), "mapping/train_mapping.txt": videos.encode()}
     zip_file(root / "devkit_object.zip", mapping)
-    images = {f"training/image_2/{i:06d}.png": picture(i, 24, 40, "PNG") for i in range(count)}
+    images = {f"training/image_2/{i:06d}.png": encoded_image(i, 24, 40, "PNG") for i in range(count)}
     zip_file(root / "data_object_image_2.zip", images)
     labels = {f"training/label_2/{i:06d}.txt": _kitti_lines(i).encode() for i in range(count)}
     zip_file(root / "data_object_label_2.zip", labels)
@@ -132,9 +123,7 @@ def kitti(root: Path) -> None:
 
 def _kitti_lines(index: int) -> str:
     depth = KITTI_DEPTHS[index % len(KITTI_DEPTHS)]
-    vehicles = (
-        [] if depth is None else [(("Car", "Van", "Truck")[index % 3], depth), ("Car", depth + 9)]
-    )
+    vehicles = [] if depth is None else [(("Car", "Van", "Truck")[index % 3], depth), ("Car", depth + 9)]
     others = [("Pedestrian", 1.0), ("DontCare", -1000.0)] if index % 16 < 15 else []
     box = "0.00 0 1.57 5.00 6.00 20.00 18.00 1.50 1.60 3.70 2.00 1.70"
     return "".join(f"{kind} {box} {z} -1.56\n" for kind, z in [*others, *vehicles])
@@ -144,18 +133,13 @@ def smallnorb(root: Path) -> None:
     def matrix(array: NDArray[np.generic]) -> bytes:
         magic = 507333717 if array.dtype == np.uint8 else 507333716
         dims = [*array.shape, *[1] * (3 - array.ndim)]
-        return gzip.compress(
-            struct.pack(f"<{2 + len(dims)}i", magic, array.ndim, *dims) + array.tobytes()
-        )
+        return gzip.compress(struct.pack(f"<{2 + len(dims)}i", magic, array.ndim, *dims) + array.tobytes())
 
-    for name, count in (
-        ("5x46789x9x18x6x2x96x96-training", 9),
-        ("5x01235x9x18x6x2x96x96-testing", 10),
-    ):
+    for name, count in (("5x46789x9x18x6x2x96x96-training", 9), ("5x01235x9x18x6x2x96x96-testing", 10)):
         number = np.arange(count, dtype=np.int32)
         shades = (number * 20).astype(np.uint8).reshape(count, 1, 1, 1)
         pairs = np.broadcast_to(shades, (count, 2, 96, 96)).copy()
-        pairs[:, 1] = 255  # the right eye's picture, which no task uses
+        pairs[:, 1] = 255  # the right eye's image, which no task uses
         info = np.stack([number % 5, number % 9, 2 * (5 * number % 18), number % 6], axis=1)
         arrays = {"dat": pairs, "cat": number % 5, "info": info.astype(np.int32)}
         for kind, array in arrays.items():

@@ -15,14 +15,14 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from pipeline.sources.vtab.tfds_prepare import prepare
+from pipeline.sources.vtab.tfds_prepare import prepare_builders
 from tests.pipeline.sources.vtab.archives import (
     clevr,
     dmlab,
     dsprites,
+    encoded_image,
     kitti,
-    noise,
-    picture,
+    random_array,
     smallnorb,
     tar_gz,
     zip_file,
@@ -57,26 +57,21 @@ def write_all(root: Path) -> Path:
 
 
 def caltech101(root: Path) -> None:
-    pictures = {
-        f"101_ObjectCategories/{name}/image_{i + 1:04d}.jpg": picture(50 * c + i, 20, 30)
+    images = {
+        f"101_ObjectCategories/{name}/image_{i + 1:04d}.jpg": encoded_image(50 * c + i, 20, 30)
         for c, name in enumerate(("accordion", "Faces"))
         for i in range(32)
     }
-    inner = tar_gz(pictures)
+    inner = tar_gz(images)
     zip_file(root / "caltech-101.zip", {"caltech-101/101_ObjectCategories.tar.gz": inner})
 
 
 def cifar100(root: Path) -> None:
     def records(seed: int, count: int) -> bytes:
         labels = ((i % 20, (7 * i + seed) % 100) for i in range(count))
-        return b"".join(
-            bytes(pair) + noise(seed + i, 3072).tobytes() for i, pair in enumerate(labels)
-        )
+        return b"".join(bytes(pair) + random_array(seed + i, 3072).tobytes() for i, pair in enumerate(labels))
 
-    names = {
-        kind: "".join(f"{kind}_{i}\n" for i in range(n))
-        for kind, n in (("coarse", 20), ("fine", 100))
-    }
+    names = {kind: "".join(f"{kind}_{i}\n" for i in range(n)) for kind, n in (("coarse", 20), ("fine", 100))}
     members = {f"cifar-100-binary/{k}_label_names.txt": text.encode() for k, text in names.items()}
     members["cifar-100-binary/train.bin"] = records(1, 12)
     members["cifar-100-binary/test.bin"] = records(100, 7)
@@ -85,12 +80,12 @@ def cifar100(root: Path) -> None:
 
 def eurosat(root: Path) -> None:
     names = [f"{label}/{label}_{i}.jpg" for label in ("Forest", "River", "SeaLake") for i in (1, 2)]
-    zip_file(root / "EuroSAT.zip", {f"2750/{n}": picture(i, 64, 64) for i, n in enumerate(names)})
+    zip_file(root / "EuroSAT.zip", {f"2750/{n}": encoded_image(i, 64, 64) for i, n in enumerate(names)})
 
 
 def flowers102(root: Path) -> None:
     count = 12
-    images = {f"jpg/image_{i + 1:05d}.jpg": picture(i, 25, 20) for i in range(count)}
+    images = {f"jpg/image_{i + 1:05d}.jpg": encoded_image(i, 25, 20) for i in range(count)}
     (root / "102flowers.tgz").write_bytes(tar_gz(images))
     labels = np.array([[(9 * i) % 102 + 1 for i in range(count)]])
     scipy.io.savemat(root / "imagelabels.mat", {"labels": labels})
@@ -107,12 +102,12 @@ def pets(root: Path) -> None:
         ("boxer_5", 9, 2),
         ("Sphynx_6", 34, 1),
     ]
-    images = {f"images/{name}.jpg": picture(i, 30, 24) for i, (name, _, _) in enumerate(rows)}
+    images = {f"images/{name}.jpg": encoded_image(i, 30, 24) for i, (name, _, _) in enumerate(rows)}
     (root / "images.tar.gz").write_bytes(tar_gz(images))
     lines = [f"{name} {label} {species} 1\n" for name, label, species in rows]
     notes = {"trainval.txt": "".join(lines[:4]).encode(), "test.txt": "".join(lines[4:]).encode()}
     mask = io.BytesIO()
-    Image.fromarray(noise(1, 30, 24, high=3) + np.uint8(1)).save(mask, "PNG")
+    Image.fromarray(random_array(1, 30, 24, high=3) + np.uint8(1)).save(mask, "PNG")
     notes |= {f"trimaps/{name}.png": mask.getvalue() for name, _, _ in rows}
     box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>28</ymax></bndbox>"
     xml = f"<annotation><size><width>24</width><height>30</height></size><object>{box}</object></annotation>"
@@ -138,32 +133,26 @@ def resisc45(root: Path) -> None:
         folder = root / "NWPU-RESISC45" / label
         folder.mkdir(parents=True)
         for i in range(2):
-            (folder / f"{label}_{i + 1:03d}.jpg").write_bytes(picture(2 * c + i, 256, 256))
+            (folder / f"{label}_{i + 1:03d}.jpg").write_bytes(encoded_image(2 * c + i, 256, 256))
 
 
 def sun397(root: Path) -> None:
     names = [name for split in SUN_NAMES.values() for name in split]
-    images = {f"SUN397{name}": picture(i, 30, 40) for i, name in enumerate(names)}
+    images = {f"SUN397{name}": encoded_image(i, 30, 40) for i, name in enumerate(names)}
     (root / "SUN397.tar.gz").write_bytes(tar_gz(images))
-    zip_file(
-        root / "Partitions.zip",
-        {"Partitions/Training_01.txt": b"", "Partitions/Testing_01.txt": b""},
-    )
+    zip_file(root / "Partitions.zip", {"Partitions/Training_01.txt": b"", "Partitions/Testing_01.txt": b""})
 
 
 def svhn(root: Path) -> None:
     for split, count in (("train", 6), ("test", 4), ("extra", 2)):
         digits = (np.arange(count) % 10 + 1).astype(np.uint8).reshape(count, 1)
         digits[0] = 10  # how SVHN writes zero
-        values = {"X": noise(count, 32, 32, 3, count), "y": digits}
+        values = {"X": random_array(count, 32, 32, 3, count), "y": digits}
         scipy.io.savemat(root / f"{split}_32x32.mat", values, do_compression=True)
 
 
 def retinopathy(root: Path) -> None:
-    names = {
-        "sample": ["10_left"],
-        "train": [f"{i}_{s}" for i in (10, 13, 15) for s in ("left", "right")],
-    }
+    names = {"sample": ["10_left"], "train": [f"{i}_{s}" for i in (10, 13, 15) for s in ("left", "right")]}
     names["test"] = [f"{i}_{side}" for i in (1, 2) for side in ("left", "right")]
     for folder, stems in names.items():
         (root / folder).mkdir()
@@ -172,8 +161,7 @@ def retinopathy(root: Path) -> None:
     rows = "".join(f"{stem},{i % 5}\n" for i, stem in enumerate(names["train"]))
     (root / "trainLabels.csv").write_text("image,level\n" + rows)
     usage = "".join(
-        f"{stem},{4 - i},{'Public' if i < 2 else 'Private'}\n"
-        for i, stem in enumerate(names["test"])
+        f"{stem},{4 - i},{'Public' if i < 2 else 'Private'}\n" for i, stem in enumerate(names["test"])
     )
     (root / "retinopathy_solution.csv").write_text("image,level,Usage\n" + usage)
 
@@ -182,7 +170,7 @@ def _eye(seed: int) -> bytes:
     y, x = np.mgrid[:60, :80]
     disc = ((x - 40) ** 2 + (y - 30) ** 2 < 28**2)[..., None]
     out = io.BytesIO()
-    Image.fromarray((disc * (noise(seed, 1, 1, 3) // 2 + 100)).astype(np.uint8)).save(out, "JPEG")
+    Image.fromarray((disc * (random_array(seed, 1, 1, 3) // 2 + 100)).astype(np.uint8)).save(out, "JPEG")
     return out.getvalue()
 
 
@@ -201,5 +189,5 @@ def prepared_by_tfds(base: Path) -> tuple[Path, Path, Path]:
     if not raw.exists():
         write_all(raw)
         for out in (arrays, records):
-            prepare(BUILDERS, raw, out, check_archives=False, file_format=out.name)
+            prepare_builders(BUILDERS, raw, out, check_archives=False, file_format=out.name)
     return raw, arrays, records

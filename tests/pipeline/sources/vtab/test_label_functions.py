@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from pipeline.records import Item
-from pipeline.sources.vtab.source import TASKS, VTAB_FAMILY, VtabSource
-from pipeline.sources.vtab.tasks import Task, slices
+from pipeline.sources.vtab.source import VtabSource
+from pipeline.sources.vtab.tasks import VTAB_FAMILY, VTAB_TASKS, VtabTask, parse_slices
 from tests.pipeline.sources.vtab.tfds_fixtures import Feature, example, write_prepared
 
 FEWEST: Final = 50
@@ -132,7 +132,7 @@ def cases(name: str) -> list[Case]:
     return list(DERIVED[name]() if name in DERIVED else stored(CLASSES[name]))
 
 
-def source(root: Path, task: Task, found: list[Case]) -> VtabSource:
+def source(root: Path, task: VtabTask, found: list[Case]) -> VtabSource:
     """A prepared folder of the task's builder with these records, in two shards."""
     records = [example({"image": [b""], **case.features}) for case in found]
     version = f"{task.versions[0]}0.0"
@@ -145,9 +145,7 @@ def source(root: Path, task: Task, found: list[Case]) -> VtabSource:
         info.write_text(json.dumps({**json.loads(info.read_text()), "configName": task.config}))
         (folder.parent / task.config).mkdir()
         folder.rename(folder.parent / task.config / version)
-    whole = replace(
-        task, sizes={"train": len(found)}, train=slices("train"), validation=(), test=()
-    )
+    whole = replace(task, sizes={"train": len(found)}, train=parse_slices("train"), validation=(), test=())
     return VtabSource(name=task.name, root=root, task=whole, protocol="vtab")
 
 
@@ -155,8 +153,8 @@ def source(root: Path, task: Task, found: list[Case]) -> VtabSource:
 def test_the_label_of_a_task_is_the_benchmarks(name: str, tmp_path: Path) -> None:
     found = cases(name)
     assert len(found) >= FEWEST
-    items = list(source(tmp_path, TASKS[name], found).survey().items)
+    items = list(source(tmp_path, VTAB_TASKS[name], found).survey().items)
     assert all(isinstance(item, Item) for item in items)
     labels = [item.class_id for item in items if isinstance(item, Item)]
     assert labels == [case.expected for case in found]
-    assert set(labels) == set(range(TASKS[name].classes))
+    assert set(labels) == set(range(VTAB_TASKS[name].classes))

@@ -20,8 +20,7 @@ def test_clevr_distance_is_the_bin_of_the_nearest_object(depth: float, expected:
 
 
 @pytest.mark.parametrize(
-    ("depth", "expected"),
-    [(-3.0, 0), (4.2, 0), (8.0, 0), (8.1, 1), (20.0, 1), (20.5, 2), (75.0, 2)],
+    ("depth", "expected"), [(-3.0, 0), (4.2, 0), (8.0, 0), (8.1, 1), (20.0, 1), (20.5, 2), (75.0, 2)]
 )
 def test_kitti_distance_is_the_bin_of_the_nearest_vehicle(depth: float, expected: int) -> None:
     pedestrian, truck, car = [0.0, 0.0, -50.0], [0.0, 0.0, depth], [0.0, 0.0, 76.0]
@@ -47,7 +46,7 @@ def test_clevr_count_starts_at_three_objects() -> None:
 
 
 def test_forty_orientations_make_sixteen_classes_of_three_and_two() -> None:
-    bins = [labels.orientation({"label_orientation": [angle]}) for angle in range(40)]
+    bins = [labels.dsprites_orientation({"label_orientation": [angle]}) for angle in range(40)]
     assert bins[:10] == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
     assert bins[-2:] == [15, 15]
     assert np.bincount(bins).tolist() == [3, 2] * 8
@@ -55,5 +54,5 @@ def test_forty_orientations_make_sixteen_classes_of_three_and_two() -> None:
 
 
 def test_thirty_two_positions_make_sixteen_classes() -> None:
-    bins = [labels.location({"label_x_position": [x]}) for x in range(32)]
+    bins = [labels.dsprites_location({"label_x_position": [x]}) for x in range(32)]
     assert bins == [x // 2 for x in range(32)]

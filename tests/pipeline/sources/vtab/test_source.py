@@ -22,9 +22,9 @@ from PIL import Image
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Rejected
-from pipeline.sources.vtab.source import TASKS, VTAB_FAMILY, VtabSource
-from pipeline.sources.vtab.tasks import Task, slices
-from tests.pipeline.sources.vtab.archives import noise, picture
+from pipeline.sources.vtab.source import VtabSource
+from pipeline.sources.vtab.tasks import VTAB_FAMILY, VTAB_TASKS, VtabTask, parse_slices
+from tests.pipeline.sources.vtab.archives import encoded_image, random_array
 from tests.pipeline.sources.vtab.fixtures import NEEDED, prepared_by_tfds
 from tests.pipeline.sources.vtab.tfds_fixtures import example, write_prepared
 
@@ -56,16 +56,16 @@ SMALL = {
 }
 
 
-def small(name: str) -> Task:
+def small(name: str) -> VtabTask:
     sizes, train, validation, test, lite_train, lite_test = SMALL[name].split("|")
     return replace(
-        TASKS[name],
+        VTAB_TASKS[name],
         sizes={split: int(size) for split, size in (s.split("=") for s in sizes.split())},
-        train=slices(train),
-        validation=slices(validation),
-        test=slices(test),
-        lite_train=slices(lite_train),
-        lite_test=slices(lite_test),
+        train=parse_slices(train),
+        validation=parse_slices(validation),
+        test=parse_slices(test),
+        lite_train=parse_slices(lite_train),
+        lite_test=parse_slices(lite_test),
     )
 
 
@@ -118,7 +118,7 @@ def decoded(data: object) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def reference(root: Path, task: Task, config: str, part: str) -> list[Mapping[str, Any]]:
+def reference(root: Path, task: VtabTask, config: str, part: str) -> list[Mapping[str, Any]]:
     """What TFDS reads; it has slices of its own."""
     import tensorflow_datasets as tfds  # noqa: PLC0415
 
@@ -129,13 +129,13 @@ def reference(root: Path, task: Task, config: str, part: str) -> list[Mapping[st
 
 @needs_tensorflow
 @pytest.mark.parametrize("name", VTAB_FAMILY)
-def test_labels_pictures_and_splits_are_those_that_tfds_reads(
+def test_labels_images_and_splits_are_those_that_tfds_reads(
     name: str, prepared: tuple[Path, Path, Path]
 ) -> None:
     task = small(name)
     source = VtabSource(name=name, root=prepared[1], task=task)
     items = listed(source)
-    pictures = dict(zip((i.name for i in items), map(decoded, source.pictures(items)), strict=True))
+    images = dict(zip((i.name for i in items), map(decoded, source.pictures(items)), strict=True))
     _, train, validation, test, lite_train, lite_test = SMALL[name].split("|")
     label_of = REFERENCE.get(name, label)
     used = 0
@@ -153,7 +153,7 @@ def test_labels_pictures_and_splits_are_those_that_tfds_reads(
         for item, wanted in zip(mine, expected, strict=True):
             assert item.name == "/".join([*item.name.split("/")[:-1], str(item.frame)])
             pixels = wanted["image"] * np.uint8(255 if "dsprites" in name else 1)
-            found = pictures[item.name]
+            found = images[item.name]
             assert np.array_equal(found.reshape(pixels.shape), pixels)
             used += 1
     assert used >= len(items) or name == "sun397"
@@ -161,9 +161,7 @@ def test_labels_pictures_and_splits_are_those_that_tfds_reads(
 
 @needs_tensorflow
 @pytest.mark.parametrize("name", VTAB_FAMILY)
-def test_both_file_formats_give_the_same_pictures(
-    name: str, prepared: tuple[Path, Path, Path]
-) -> None:
+def test_both_file_formats_give_the_same_images(name: str, prepared: tuple[Path, Path, Path]) -> None:
     task = small(name)
     contents = []
     for root in prepared[1:]:
@@ -183,7 +181,7 @@ def test_class_names_come_from_tfds_or_from_the_bins(prepared: tuple[Path, Path,
         return [record.name for record in source.survey().classes]
 
     assert {name: len(names(name)) for name in VTAB_FAMILY} == {
-        name: task.classes for name, task in TASKS.items()
+        name: task.classes for name, task in VTAB_TASKS.items()
     }
     assert names("caltech101")[:2] == ["accordion", "airplanes"]
     assert names("cifar100")[-1] == "fine_99"  # the fixture's own
@@ -201,7 +199,7 @@ def test_fixtures_hold_the_classes_that_were_written(prepared: tuple[Path, Path,
 
     assert counts("eurosat") == {1: 2, 8: 2, 9: 2}  # Forest, River, SeaLake
     assert counts("resisc45") == {0: 2, 4: 2, 44: 2}  # airplane, beach, wetland
-    assert counts("flowers102")[54] == 1  # picture 7 is of class 55, counted from one
+    assert counts("flowers102")[54] == 1  # image 7 is of class 55, counted from one
     assert sum(counts("dsprites_location").values()) == 20
 
 
@@ -227,9 +225,7 @@ def test_sun397_draws_as_lite_does(prepared: tuple[Path, Path, Path]) -> None:
     items = listed(VtabSource(name="sun397", root=prepared[1], task=small("sun397")))
     lite = Counter(item.split_lite for item in items)
     assert (lite["train"], lite["test"]) == (7, 2)  # 70, 10 and 20 % of ten
-    only = listed(
-        VtabSource(name="sun397", root=prepared[1], task=small("sun397"), protocol="lite")
-    )
+    only = listed(VtabSource(name="sun397", root=prepared[1], task=small("sun397"), protocol="lite"))
     assert {i.name for i in only} == {i.name for i in items if i.split_lite}
 
 
@@ -268,7 +264,7 @@ def test_a_source_that_cannot_be_written_is_prepared_in_the_scratch_folder(
 
 def test_a_missing_source_says_what_to_get_where_and_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing) as caught:
-        VtabSource(name="svhn", root=tmp_path, task=TASKS["svhn"]).survey()
+        VtabSource(name="svhn", root=tmp_path, task=VTAB_TASKS["svhn"]).survey()
     message = str(caught.value)
     for part in ("train_32x32.mat", "1.58 GB", "ufldl.stanford.edu", str(tmp_path), "3.*"):
         assert part in message
@@ -276,7 +272,7 @@ def test_a_missing_source_says_what_to_get_where_and_where_it_looked(tmp_path: P
 
 def cifar_records(labels: list[int]) -> list[bytes]:
     return [
-        example({"image": [picture(i, 8, 8, "PNG")], "label": [label]})
+        example({"image": [encoded_image(i, 8, 8, "PNG")], "label": [label]})
         for i, label in enumerate(labels)
     ]
 
@@ -296,21 +292,15 @@ def test_a_prepared_folder_is_read_without_tfds_across_shards(tmp_path: Path) ->
     assert [item.class_id for item in train] == [0, 1, 2, 3, 4, 9, 10]
     assert [item.frame for item in train] == [0, 1, 2, 3, 4, 9, 10]
     backwards = items[::-1]
-    digests = [
-        hashlib.sha256(bytes(d)).digest()
-        for d in source.pictures(backwards)
-        if isinstance(d, bytes)
-    ]
-    forwards = [
-        hashlib.sha256(bytes(d)).digest() for d in source.pictures(items) if isinstance(d, bytes)
-    ]
+    digests = [hashlib.sha256(bytes(d)).digest() for d in source.pictures(backwards) if isinstance(d, bytes)]
+    forwards = [hashlib.sha256(bytes(d)).digest() for d in source.pictures(items) if isinstance(d, bytes)]
     assert digests == forwards[::-1]
     assert len(digests) == len(items)
 
 
 def test_slices_beyond_the_end_are_an_error_and_not_a_smaller_benchmark(tmp_path: Path) -> None:
     tiny_cifar(tmp_path, [[0] * 12], [[1] * 7])
-    source = VtabSource(name="cifar100", root=tmp_path, task=TASKS["cifar100"])
+    source = VtabSource(name="cifar100", root=tmp_path, task=VTAB_TASKS["cifar100"])
     with pytest.raises(IntegrityError, match=r"train\[0:800\].*has 12 records.*50,000"):
         source.survey()
 
@@ -328,7 +318,7 @@ def test_a_label_that_is_no_class_is_rejected_with_its_name(tmp_path: Path) -> N
     assert rejected == [Rejected("cifar100/train/1", "its label 100 is none of the 100 classes")]
 
 
-def test_a_flipped_bit_rejects_the_one_picture(tmp_path: Path) -> None:
+def test_a_flipped_bit_rejects_the_one_image(tmp_path: Path) -> None:
     source = tiny_cifar(tmp_path, [[0] * 12], [[1] * 7])
     items = listed(source)
     file = tmp_path / items[2].file
@@ -341,37 +331,34 @@ def test_a_flipped_bit_rejects_the_one_picture(tmp_path: Path) -> None:
     assert sum(isinstance(data, Rejected) for data in found) == 1
 
 
-def test_a_dsprites_picture_that_does_not_decode_is_rejected(tmp_path: Path) -> None:
+def test_a_dsprites_image_that_does_not_decode_is_rejected(tmp_path: Path) -> None:
     record = {"label_x_position": [3], "label_orientation": [4]}
     good = io.BytesIO()
-    Image.fromarray(noise(1, 8, 8, high=2)).save(good, "PNG")
+    Image.fromarray(random_array(1, 8, 8, high=2)).save(good, "PNG")
     records = [example({**record, "image": [data]}) for data in (good.getvalue(), b"no picture")]
     write_prepared(tmp_path, {"train": [records]}, name="dsprites", version="2.0.0")
     task = replace(
-        TASKS["dsprites_location"],
+        VTAB_TASKS["dsprites_location"],
         sizes={"train": 2},
-        train=slices("train[:1]"),
-        validation=slices("train[1:2]"),
+        train=parse_slices("train[:1]"),
+        validation=parse_slices("train[1:2]"),
         test=(),
-        lite_train=slices("train[:1]"),
-        lite_test=slices("train[1:]"),
+        lite_train=parse_slices("train[:1]"),
+        lite_test=parse_slices("train[1:]"),
     )
     source = VtabSource(name="dsprites", root=tmp_path, task=task)
     first, second = source.pictures(listed(source))
-    assert np.array_equal(decoded(first), noise(1, 8, 8, high=2) * np.uint8(255))
+    assert np.array_equal(decoded(first), random_array(1, 8, 8, high=2) * np.uint8(255))
     assert isinstance(second, Rejected)
 
 
 @needs_tensorflow
 @pytest.mark.skipif("REAL_DATA" not in os.environ, reason="REAL_DATA is not set")
-def test_the_real_caltech101_pictures_go_through_tfds_own_builder(tmp_path: Path) -> None:
+def test_the_real_caltech101_images_go_through_tfds_own_builder(tmp_path: Path) -> None:
     archive = Path(os.environ["REAL_DATA"]) / "caltech101" / "101_ObjectCategories_50.tar"
     inner = io.BytesIO()
     classes: dict[bytes, str] = {}
-    with (
-        tarfile.open(archive) as source,
-        tarfile.open(fileobj=inner, mode="w:gz", compresslevel=1) as out,
-    ):
+    with tarfile.open(archive) as source, tarfile.open(fileobj=inner, mode="w:gz", compresslevel=1) as out:
         for member in source.getmembers():
             file = source.extractfile(member)
             data = file.read() if file is not None else b""
@@ -382,14 +369,12 @@ def test_the_real_caltech101_pictures_go_through_tfds_own_builder(tmp_path: Path
         outer.writestr("caltech-101/101_ObjectCategories.tar.gz", inner.getvalue())
 
     task = replace(
-        TASKS["caltech101"],
+        VTAB_TASKS["caltech101"],
         sizes={"train": 1500, "test": 1113},
-        validation=slices("train[1350:1500]"),
+        validation=parse_slices("train[1350:1500]"),
     )
-    caltech = VtabSource(
-        name="caltech101", root=tmp_path, task=task, check_archives=False, protocol="vtab"
-    )
-    whole = replace(caltech, task=replace(task, train=slices("train[:1350]")))
+    caltech = VtabSource(name="caltech101", root=tmp_path, task=task, check_archives=False, protocol="vtab")
+    whole = replace(caltech, task=replace(task, train=parse_slices("train[:1350]")))
     items = listed(whole)
     names = [record.name for record in whole.survey().classes]
     assert (len(items), len(names)) == (2613, 102)
@@ -399,8 +384,4 @@ def test_the_real_caltech101_pictures_go_through_tfds_own_builder(tmp_path: Path
     for item, found in zip(items, whole.pictures(items), strict=True):
         assert isinstance(found, bytes)
         assert classes[hashlib.sha256(found).digest()] == names[item.class_id]
-    assert Counter(i.split for i in listed(caltech)) == {
-        "train": 800,
-        "validation": 150,
-        "test": 1113,
-    }
+    assert Counter(i.split for i in listed(caltech)) == {"train": 800, "validation": 150, "test": 1113}

@@ -23,7 +23,7 @@ def test_the_parts_are_those_of_random_split() -> None:
     assert set(support) <= set(reference[0])
 
 
-def test_pictures_are_put_in_a_folders_order_first() -> None:
+def test_images_are_put_in_a_folders_order_first() -> None:
     names = ["b", "a", "c", "d"] * 25
     labels = [1, 0, 1, 0] * 25
     names = [f"{name}{i:03d}" for i, name in enumerate(names)]

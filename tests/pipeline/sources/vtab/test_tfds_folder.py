@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item
-from pipeline.sources.vtab.tfds_folder import INFO, find_prepared, open_prepared, record_reader
+from pipeline.sources.vtab.tfds_folder import INFO_FILE, find_prepared, open_prepared, record_reader
 from tests.pipeline.sources.vtab.tfds_fixtures import write_prepared
 
 FORMATS = ["tfrecord", "array_record"]
@@ -87,15 +87,15 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path, file_format: str) ->
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "version": "1", "splits": [{}]}'])
 def test_a_damaged_description_is_an_error(tmp_path: Path, text: str) -> None:
     folder = write_prepared(tmp_path, {"train": SHARDS})
-    (folder / INFO).write_text(text)
-    with pytest.raises(IntegrityError, match=INFO):
+    (folder / INFO_FILE).write_text(text)
+    with pytest.raises(IntegrityError, match=INFO_FILE):
         open_prepared(folder)
 
 
 def test_another_file_format_is_refused(tmp_path: Path) -> None:
     folder = write_prepared(tmp_path, {"train": SHARDS})
-    info = json.loads((folder / INFO).read_text())
-    (folder / INFO).write_text(json.dumps(info | {"fileFormat": "parquet"}))
+    info = json.loads((folder / INFO_FILE).read_text())
+    (folder / INFO_FILE).write_text(json.dumps(info | {"fileFormat": "parquet"}))
     with pytest.raises(IntegrityError, match="parquet"):
         open_prepared(folder)
 

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import IntegrityError, OutOfSpace, SourceMissing, UsageError
 from pipeline.sources.tfrecords.framing import parse_example
 from pipeline.sources.vtab.tfds_folder import open_prepared
-from pipeline.sources.vtab.tfds_prepare import _failure, main, prepare
+from pipeline.sources.vtab.tfds_prepare import _process_failure, main, prepare_builders
 from tests.pipeline.sources.vtab import fixtures as vtab_fixtures
 from tests.pipeline.sources.vtab.fixtures import NEEDED, prepared_by_tfds
 
@@ -61,7 +61,7 @@ def test_two_builds_at_once_share_one_preparation(tmp_path: Path) -> None:
     vtab_fixtures.eurosat(raw)
     with ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(prepare, ["eurosat/rgb"], raw, out, check_archives=False) for _ in range(2)
+            pool.submit(prepare_builders, ["eurosat/rgb"], raw, out, check_archives=False) for _ in range(2)
         ]
         assert [job.result() for job in jobs] == [None, None]
     assert len(list(out.glob("**/dataset_info.json"))) == 1
@@ -74,7 +74,7 @@ def test_an_archive_with_another_checksum_is_an_error_that_names_it(tmp_path: Pa
     raw.mkdir()
     vtab_fixtures.eurosat(raw)
     with pytest.raises(IntegrityError, match="wrong checksum") as caught:
-        prepare(["eurosat/rgb"], raw, tmp_path / "out")
+        prepare_builders(["eurosat/rgb"], raw, tmp_path / "out")
     assert "EuroSAT.zip" in str(caught.value)
     assert list((tmp_path / "out").glob("eurosat-rgb.*.log"))
     assert not list((tmp_path / "out").glob("**/dataset_info.json"))
@@ -88,7 +88,7 @@ def test_a_damaged_archive_ends_with_the_last_lines_of_the_log(tmp_path: Path) -
     whole = (raw / "EuroSAT.zip").read_bytes()
     (raw / "EuroSAT.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(IntegrityError, match=r"eurosat-rgb\..*\.log ends") as caught:
-        prepare(["eurosat/rgb"], raw, tmp_path / "out", check_archives=False)
+        prepare_builders(["eurosat/rgb"], raw, tmp_path / "out", check_archives=False)
     assert "zip" in str(caught.value).lower()
     assert not list((tmp_path / "out").glob("*.work"))
 
@@ -96,25 +96,23 @@ def test_a_damaged_archive_ends_with_the_last_lines_of_the_log(tmp_path: Path) -
 @needs_tensorflow
 def test_what_is_not_there_is_named_and_never_downloaded(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing, match="nothing is downloaded") as caught:
-        prepare(["cifar100"], tmp_path, tmp_path / "out")
+        prepare_builders(["cifar100"], tmp_path, tmp_path / "out")
     assert "cifar-100-binary.tar.gz" in str(caught.value)
 
 
-def test_without_tensorflow_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_tensorflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[tensorflow\]'"):
-        prepare(["cifar100"], tmp_path, tmp_path / "out")
+        prepare_builders(["cifar100"], tmp_path, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_kind_of_failure_crosses_the_process(tmp_path: Path) -> None:
     log = tmp_path / "kitti.log"
     log.write_text("\n".join(f"line {i}\n" for i in range(100)))
-    assert isinstance(_failure(5, ["kitti"], log), OutOfSpace)
-    assert isinstance(_failure(1, ["kitti"], log), IntegrityError)
-    killed = str(_failure(-9, ["kitti"], log))
+    assert isinstance(_process_failure(5, ["kitti"], log), OutOfSpace)
+    assert isinstance(_process_failure(1, ["kitti"], log), IntegrityError)
+    killed = str(_process_failure(-9, ["kitti"], log))
     assert "killed by signal 9" in killed
     assert killed.endswith("line 99")
     assert "line 80" not in killed

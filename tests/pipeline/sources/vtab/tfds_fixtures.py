@@ -7,17 +7,15 @@ import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline.sources.tfrecords.framing import HEADER, masked_crc
-from pipeline.sources.vtab.tfds_folder import TEMPLATE
+from pipeline.sources.tfrecords.framing import RECORD_HEADER, masked_crc
+from pipeline.sources.vtab.tfds_folder import SHARD_TEMPLATE
 
 Feature = list[bytes] | list[int] | list[float]
 
 
 def example(features: Mapping[str, Feature]) -> bytes:
     """A serialized tf.train.Example."""
-    entries = (
-        _field(1, _field(1, name.encode()) + _field(2, _values(v))) for name, v in features.items()
-    )
+    entries = (_field(1, _field(1, name.encode()) + _field(2, _values(v))) for name, v in features.items())
     return _field(1, b"".join(entries))
 
 
@@ -26,7 +24,7 @@ def tfrecord(records: Iterable[bytes]) -> bytes:
     framed = []
     for record in records:
         length = struct.pack("<Q", len(record))
-        header = HEADER.pack(len(record), masked_crc(length))
+        header = RECORD_HEADER.pack(len(record), masked_crc(length))
         framed.append(header + record + struct.pack("<L", masked_crc(record)))
     return b"".join(framed)
 
@@ -72,7 +70,7 @@ def write_prepared(
             else:
                 write_array_record(file, records)
         lengths = [str(len(records)) for records in shards]
-        rows.append({"name": split, "shardLengths": lengths, "filepathTemplate": TEMPLATE})
+        rows.append({"name": split, "shardLengths": lengths, "filepathTemplate": SHARD_TEMPLATE})
     info = {"name": name, "version": version, "fileFormat": file_format, "splits": rows}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
