@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pipeline import samplers
     from pipeline.build.builder import Report, Run, build_shards
-    from pipeline.episodes import EpisodePlan, Sampler, Side
+    from pipeline.episodes import EpisodePlan, Sampler, Side, generator
     from pipeline.index import Dataset
     from pipeline.loader.episode import Chunk, Episode
     from pipeline.loader.loader import EpisodeLoader
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.records import ClassRecord, Encoding, Item, Recipe, Rejected, Survey
     from pipeline.shardset import ShardSet
     from pipeline.sources.base import Source
+    from pipeline.store.fetch import RetryPolicy
     from pipeline.torch_datasets import ClassDataset, EpisodeDataset
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Recipe",
     "Rejected",
     "Report",
+    "RetryPolicy",
     "Run",
     "Sampler",
     "ShardSet",
@@ -43,12 +45,13 @@ __all__ = [
     "Stats",
     "Survey",
     "build_shards",
+    "generator",
     "samplers",
 ]
 
 _HOMES: Final = {
     "build.builder": ("Report", "Run", "build_shards"),
-    "episodes": ("EpisodePlan", "Sampler", "Side"),
+    "episodes": ("EpisodePlan", "Sampler", "Side", "generator"),
     "index": ("Dataset",),
     "loader.loader": ("EpisodeLoader",),
     "records": ("ClassRecord", "Encoding", "Item", "Recipe", "Rejected", "Survey"),
@@ -56,6 +59,7 @@ _HOMES: Final = {
     "sources.base": ("Source",),
     "loader.episode": ("Chunk", "Episode"),
     "loader.stats": ("Stats",),
+    "store.fetch": ("RetryPolicy",),
     "torch_datasets": ("ClassDataset", "EpisodeDataset"),
 }
 

@@ -1,4 +1,4 @@
-"""What all commands share: argument parsers, progress, one-line errors and exit codes."""
+"""The code that all commands share: argument parsers, progress, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import PipelineError, RunInterrupted
 
 EXIT_CODES: Final = """\
 exit codes:
   0 all is well   1 unexpected failure   2 a request that makes no sense   3 source files missing
   4 damaged files   5 disk full   75 stopped half-way, run again   130 Ctrl-C, run again
 """
-CTRL_C: Final = 130
+CTRL_C_EXIT_CODE: Final = 130
 
 
-def parser(module: str, description: str, examples: str) -> ArgumentParser:
+def command_parser(module: str, description: str, examples: str) -> ArgumentParser:
     """An argument parser whose help ends with examples and exit codes."""
     return ArgumentParser(
         prog=f"python -m {module}",
@@ -36,10 +36,8 @@ def parser(module: str, description: str, examples: str) -> ArgumentParser:
     )
 
 
-def run_command(
-    main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
-) -> int:
-    """Run a command's main function; the exit code for `sys.exit`."""
+def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command's main function, print its error as one line and return its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "note")
@@ -49,29 +47,27 @@ def run_command(
     except PipelineError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a disk or a network that fails, a file that went away
+    except OSError as error:  # a failing disk or network, or a file that was removed
         notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        sys.stderr.write(
-            f"error: {error}{notes}; what is finished is kept, run the command again\n"
-        )
-        return Interrupted.exit_code
+        sys.stderr.write(f"error: {error}{notes}; what is finished is kept, run the command again\n")
+        return RunInterrupted.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is finished is kept, run the same command to go on\n")
-        return CTRL_C
+        return CTRL_C_EXIT_CODE
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-LINE_SECONDS: Final = 30.0
+LINE_SECONDS: Final = 30.0  # between two lines in a log
 
 
-class Progress:
-    """Counts samples; `note` shows what else is worth knowing."""
+class ProgressBar:
+    """A bar that counts samples in a terminal, and a line now and then in a log."""
 
     def __init__(self, title: str, total: int, *, quiet: bool = False, unit: str = "img") -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -86,14 +82,14 @@ class Progress:
             ncols=get_terminal_size().columns,  # 80 where the terminal does not say
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def advance(self, samples: int, note: str = "") -> None:
-        """So many more are done."""
+        """Count samples as done; `note` is text to show beside the count."""
         self._done += samples
         self._bar.update(samples)
         if note != self._note:
@@ -106,7 +102,7 @@ class Progress:
             sys.stderr.flush()
 
     def line(self, seconds: float) -> str:
-        """One line for a log."""
+        """The progress after so many seconds, as one line for a log."""
         rate = self._done / max(seconds, 1e-9)
         left = (self._total - self._done) / rate if rate else float("inf")
         share = 100 * self._done / max(self._total, 1)

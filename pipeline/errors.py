@@ -1,11 +1,11 @@
-"""The failures a user can meet, each with the exit code the commands return for it.
+"""The exceptions that a user can meet, each with the exit code that the commands return for it.
 
-    PipelineError            1   anything below, as one type
+    PipelineError            1   the base of all below
     ├── UsageError           2   the request contradicts itself
     ├── SourceMissing        3   files that are needed are not there
     ├── IntegrityError       4   files are there and are not what they should be
     ├── OutOfSpace           5   the disk is full
-    └── Interrupted         75   stopped half-way; the same command goes on from here
+    └── RunInterrupted      75   stopped half-way; the same command continues the work
 
 A message says what was needed, what was found and what to do.
 """
@@ -13,6 +13,9 @@ A message says what was needed, what was found and what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+FIRST_FEW: Final = 5  # names that a message lists; it counts the others
 
 
 class PipelineError(Exception):
@@ -35,17 +38,18 @@ class OutOfSpace(PipelineError):
     exit_code = 5
 
 
-class Interrupted(PipelineError):
+class RunInterrupted(PipelineError):
     exit_code = 75
 
 
 def check_choice(value: object, choices: Sequence[object], what: str) -> None:
-    """Refuse a value that is none of the choices."""
+    """Raise UsageError for a value that is none of the choices."""
     if value not in choices:
         raise UsageError(f"{what} is one of {', '.join(map(str, choices))}; got {value!r}")
 
 
-def few(names: Sequence[object], most: int = 5) -> str:
-    """The first names, and how many more: a thousand of them would hide the sentence."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+def first_few(names: Sequence[object], separator: str = ", ") -> str:
+    """The first names and how many more there are: a thousand names would hide the sentence."""
+    more = f"{separator.rstrip(', ')} and {len(names) - FIRST_FEW:,} more"
+    listed = separator.join(map(str, names[:FIRST_FEW]))
+    return listed + (more if len(names) > FIRST_FEW else "")

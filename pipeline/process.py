@@ -1,4 +1,4 @@
-"""What this process may use and when it must stop: usable cores, and signals held back."""
+"""The cores that this process may use, and the signals that ask it to stop."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Final
 
 
 def usable_cores() -> int:
-    """Cores this process may use: affinity, cgroup quota and Slurm's share, not what the box has."""
-    counts = [
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ]
+    """The cores this process may use: by affinity, cgroup quota and Slurm, not all of the machine's."""
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     counts += [max(1, round(share)) for share in (_quota_v2(), _quota_v1()) if share]
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdigit() and int(slurm) > 0:
@@ -41,14 +39,14 @@ def _quota_v1(folder: Path = Path("/sys/fs/cgroup/cpu")) -> float | None:
     return quota / period if quota > 0 else None
 
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def stopping() -> Iterator[list[int]]:
-    """Signals that ask to stop are noted in the list, for the caller to obey when it can.
+def note_stop_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask to stop in a list, for the caller to obey when it can.
 
-    Outside the main thread nothing is noted, as Python handles signals in the main thread alone.
+    Outside the main thread the list stays empty, as Python handles signals in the main thread only.
     """
     noted: list[int] = []
 
@@ -58,7 +56,7 @@ def stopping() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield noted
     finally:

@@ -1,6 +1,6 @@
-"""The frozen records that travel between the stages, in travel order.
+"""The frozen records that pass between the stages of a build, in the order in which they pass.
 
-source ─ Survey(classes, Item | Rejected ...) ─► plan ─ Item + Pixels ─► images ─ Encoded ─► writer
+source ─ Survey(classes, Item | Rejected ...) ─► plan ─ Item + Pixels ─► images ─ bytes ─► writer
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.constants import BOX_FRAME, ENCODINGS, JPEG_BEST, JPEG_QUALITY, SIZES
-from pipeline.errors import UsageError
+from pipeline.constants import BOX_FRAME, DEFAULT_ENCODINGS, DEFAULT_SIZES, JPEG_BEST, JPEG_QUALITY
+from pipeline.errors import IntegrityError, UsageError
+from pipeline.settings import setting, typed
 
 Split: TypeAlias = Literal["train", "validation", "test", ""]
-"""Which side of the benchmark a class or a sample is on; "" where the source does not say."""
+"""The split of a class or a sample in its benchmark; "" where the source does not say."""
 
 FULL_COLOUR: Final = ":444"
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
-"""In the order in which people expect them; the last is none."""
+"""In the order in which people expect them; the last one means "no split"."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, upper, width, height."""
 
 Pixels: TypeAlias = "bytes | NDArray[np.uint8]"
-"""What a source hands over for one item: an encoded picture, or H x W (grey) or H x W x 3 pixels."""
+"""The image of one item as a source gives it: encoded, or H x W (grey) or H x W x 3 pixels."""
 
 
 class Item(NamedTuple):
-    """One picture that a source offers, before anything was decoded.
+    """One image that a source lists, before anything is decoded.
 
-    A tuple and not a dataclass: a listing has millions, and a tuple is made three times faster.
+    A tuple and not a dataclass: a listing has millions, and creating a tuple is three times faster.
     """
 
     name: str
@@ -44,34 +45,34 @@ class Item(NamedTuple):
     file: str = ""
     """The file that holds the bytes, relative to the source's root (or absolute)."""
     offset: int = 0
-    """Bytes (frames for a video, rows for an array) before the picture."""
+    """Bytes (frames for a video, rows for an array) before the image."""
     length: int = -1
-    """Bytes of the picture; -1 for all up to the end of the file."""
+    """Bytes of the image; -1 for all up to the end of the file."""
     packing: Literal["plain", "zip"] = "plain"
-    """zip: `offset` is that of the member's local header and the bytes are checked by its crc32."""
+    """zip: `offset` is that of the member's local header, and its crc32 is checked."""
     crop: tuple[int, int, int, int] | None = None
     """Left, upper, right, lower in source pixels; applied after decoding."""
     invert: bool = False
     """Black on white becomes white on black."""
     group: str = ""
-    """Pictures that belong together: the video, the track."""
+    """The video, the track: what images that belong together have in common."""
     user: str = ""
     kind: str = ""
     """ORBIT: clean or clutter."""
     frame: int = -1
     """Number within the group or split, as the source counts."""
     quality: tuple[int, ...] = ()
-    """One of -1 (not annotated), 0, 1 for each name in `constants.QUALITY`; () means all -1."""
+    """-1 (not annotated), 0 or 1 for each name in `constants.QUALITY_ISSUES`; () means all -1."""
     box: Box | None = None
-    """Annotated object, in a frame of `constants.BOX_FRAME` pixels whatever the stored frame's size."""
+    """The annotated object, in a frame of `constants.BOX_FRAME` pixels whatever the image's size."""
     split_lite: Split = ""
     """VTAB only: the split under the LITE paper's convention (`split` is the official one's)."""
 
 
-def rescaled_box(box: Box, size: int) -> Box:
-    """The box in a picture of `size` pixels, as ORBIT's own loader rounds and clamps it.
+def rescale_box(box: Box, size: int) -> Box:
+    """The box in an image of `size` pixels, as ORBIT's own loader rounds and clamps it.
 
-    >>> rescaled_box((540, 0, 1080, 3), 84)
+    >>> rescale_box((540, 0, 1080, 3), 84)
     (42, 0, 84, 1)
     """
     left, upper, width, height = (int(value / BOX_FRAME * size) for value in box)
@@ -80,7 +81,7 @@ def rescaled_box(box: Box, size: int) -> Box:
 
 
 class Rejected(NamedTuple):
-    """A picture that cannot be built, and why."""
+    """An image that cannot be built, and why."""
 
     name: str
     reason: str
@@ -92,16 +93,16 @@ class ClassRecord:
 
     name: str
     split: Split = ""
-    """The split of all of its pictures, "" where pictures are split one by one."""
+    """The split of all of its images; "" where images are split one by one."""
     superclass: str = ""
     """Omniglot: the alphabet. ORBIT: the user."""
     words: str = ""
-    """A name for people where `name` is a code (WordNet ids)."""
+    """A readable name where `name` is a code (WordNet ids)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """A file that a survey read, as the manifest remembers it."""
+    """A file that a survey read, as the manifest records it."""
 
     name: str
     bytes: int
@@ -109,12 +110,12 @@ class SourceFile:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """What a source holds. Items come lazily, in an order that depends on the files' contents alone."""
+    """The contents of a source. Items are listed lazily, in an order that the files alone decide."""
 
     classes: tuple[ClassRecord, ...]
     items: Iterable[Item | Rejected]
     files: tuple[SourceFile, ...] = ()
-    """The containers read (archives, lists); a folder of pictures has none."""
+    """The containers read (archives, lists); a folder of images has none."""
     hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     """ImageNet: for each split, a WordNet id and its children within that split's graph."""
     ordered: bool = False
@@ -123,7 +124,7 @@ class Survey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
-    """How a picture of one size is stored."""
+    """How images of one size are stored."""
 
     format: Literal["jpeg", "png", "raw"]
     quality: int = 0
@@ -146,90 +147,89 @@ class Encoding:
 
     @classmethod
     def parse(cls, text: str) -> Encoding:
-        """`jpeg:95`, `jpeg:95:444`, `png` or `raw`."""
-        found = re.fullmatch(r"(jpeg)(?::(\d+))?(:444)?|(png|raw)", text)
-        if found is None:
-            raise UsageError(
-                f"an encoding is jpeg:QUALITY, jpeg:QUALITY:444, png or raw, got {text!r}"
-            )
-        _, quality, full_colour, plain = found.groups()
+        """Read `jpeg:95`, `jpeg:95:444`, `png` or `raw`."""
+        match = re.fullmatch(r"(jpeg)(?::(\d+))?(:444)?|(png|raw)", text)
+        if match is None:
+            raise UsageError(f"an encoding is jpeg:QUALITY, jpeg:QUALITY:444, png or raw, got {text!r}")
+        _, quality, full_colour, plain = match.groups()
         if plain:
             return cls(format=plain)  # type: ignore[arg-type]
-        return cls(
-            format="jpeg", quality=int(quality or JPEG_QUALITY), full_colour=full_colour is not None
-        )
+        return cls(format="jpeg", quality=int(quality or JPEG_QUALITY), full_colour=full_colour is not None)
 
 
-Shape: TypeAlias = Literal["squash", "crop"]
-Filter: TypeAlias = Literal["lanczos", "bicubic", "bilinear"]
+ResizeShape: TypeAlias = Literal["squash", "crop"]
+ResizeFilter: TypeAlias = Literal["lanczos", "bicubic", "bilinear"]
 
 
-class Resizing(NamedTuple):
-    """How pictures of any shape become squares."""
+class ResizeMethod(NamedTuple):
+    """How images of any shape become squares."""
 
-    shape: Shape = "squash"
-    """squash: to a square whatever the shape, as the papers do. crop: the centre square first."""
-    filter: Filter = "lanczos"
+    shape: ResizeShape = "squash"
+    """squash: the whole image becomes a square, as in the papers. crop: only its centre square."""
+    filter: ResizeFilter = "lanczos"
 
     def __str__(self) -> str:
         shapes = {"squash": "squashed to a square", "crop": "the centre square"}
         return f"{shapes[self.shape]}, {self.filter} filter"
 
 
-SQUASHED: Final = Resizing()
-"""What a build does unless it is told otherwise."""
+DEFAULT_RESIZE: Final = ResizeMethod()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Everything besides the source that decides the bytes of the shards."""
+    """The settings that, with the source, decide every byte of the shards."""
 
-    sizes: tuple[int, ...] = SIZES
+    sizes: tuple[int, ...] = setting(DEFAULT_SIZES, "sides in pixels", metavar="PX")
     encodings: tuple[Encoding, ...] = ()
-    """One for each size; by default `constants.ENCODINGS`, JPEG for other sizes."""
-    resize: Shape = SQUASHED.shape
-    filter: Filter = SQUASHED.filter
-    order: Literal["class", "shuffled"] = "class"
-    seed: int = 0
-    shard_samples: int = 0
-    """Samples in a shard; 0: as many as suit the dataset."""
-    limit_per_class: int | None = None
+    """One for each size; by default `constants.DEFAULT_ENCODINGS`, JPEG for other sizes."""
+    resize: ResizeShape = setting(DEFAULT_RESIZE.shape, "the whole image into a square, or its centre square")
+    filter: ResizeFilter = setting(DEFAULT_RESIZE.filter, "how images are made smaller")
+    order: Literal["class", "shuffled"] = setting(
+        "class", "class: for episodes; shuffled: for plain streaming"
+    )
+    seed: int = setting(0, "of the order", metavar="SEED")
+    shard_samples: int = setting(0, "images in a shard (as suits the dataset)", metavar="N")
+    limit_per_class: int | None = setting(None, "at most K images of a class", metavar="K")
 
     def __post_init__(self) -> None:
         if not self.sizes or len(set(self.sizes)) < len(self.sizes) or min(self.sizes) < 1:
             raise UsageError(f"sizes are different positive numbers of pixels, got {self.sizes}")
         if not self.encodings:
-            chosen = (ENCODINGS.get(size, f"jpeg:{JPEG_QUALITY}") for size in self.sizes)
+            chosen = (DEFAULT_ENCODINGS.get(size, f"jpeg:{JPEG_QUALITY}") for size in self.sizes)
             object.__setattr__(self, "encodings", tuple(map(Encoding.parse, chosen)))
         if len(self.encodings) != len(self.sizes):
-            raise UsageError(
-                f"{len(self.sizes)} sizes need as many encodings, got {self.encodings}"
-            )
+            raise UsageError(f"{len(self.sizes)} sizes need as many encodings, got {self.encodings}")
         if self.shard_samples < 0:
             raise UsageError(f"--shard-samples starts at 1, got {self.shard_samples}")
         if self.limit_per_class is not None and self.limit_per_class < 1:
             raise UsageError(f"--limit-per-class starts at 1, got {self.limit_per_class}")
 
     @property
-    def resizing(self) -> Resizing:
-        return Resizing(self.resize, self.filter)
+    def resizing(self) -> ResizeMethod:
+        return ResizeMethod(self.resize, self.filter)
 
     def described(self) -> dict[str, object]:
-        """For the manifest and the plan's hash: plain values under stable names."""
+        """The recipe as plain values under stable names, for the manifest and the plan's hash."""
         encodings = {str(s): str(e) for s, e in zip(self.sizes, self.encodings, strict=True)}
         return asdict(self) | {"sizes": list(self.sizes), "encodings": encodings}
 
     @classmethod
-    def from_described(cls, values: Mapping[str, Any]) -> Recipe:
-        """The inverse of `described`."""
-        sizes = tuple(values["sizes"])
-        encodings = tuple(Encoding.parse(values["encodings"][str(size)]) for size in sizes)
-        return cls(**{**values, "sizes": sizes, "encodings": encodings})
+    def from_described(cls, values: object, where: str) -> Recipe:
+        """The inverse of `described`; IntegrityError names a wrong field of `where`, a file."""
+        values = typed(values, dict[str, Any], where)
+        sizes = typed(values.get("sizes"), tuple[int, ...], f"{where}, sizes")
+        texts = typed(values.get("encodings"), dict[str, str], f"{where}, encodings")
+        try:
+            encodings = tuple(Encoding.parse(texts.get(str(size), "")) for size in sizes)
+        except UsageError as error:
+            raise IntegrityError(f"{where}, encodings: {error}") from error
+        return typed({**values, "encodings": encodings}, cls, where)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardFile:
-    """One finished tar, as the manifest remembers it."""
+    """One finished tar, as the manifest records it."""
 
     name: str
     samples: int

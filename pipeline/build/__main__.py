@@ -1,4 +1,4 @@
-"""The offline command: any dataset becomes a verified shard set.
+"""The command `python -m pipeline.build`: any dataset becomes a verified shard set.
 
 python -m pipeline.build --dataset demo
 """
@@ -19,17 +19,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.build.builder import Report, build_shards, estimated_bytes, named
+from pipeline.build.builder import Report, build_shards, describe_rejected, estimated_bytes
 from pipeline.build.flags import (
-    add_picture_flags,
+    add_recipe_flags,
     add_run_flags,
     add_source_flags,
-    recipe_of,
-    run_of,
+    recipe_from_flags,
+    run_from_flags,
     source_options,
 )
 from pipeline.build.plan import make_plan
-from pipeline.command import parser, run_command
+from pipeline.command import command_parser, run_command
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.records import Recipe
 from pipeline.sources.base import Source
@@ -37,12 +37,12 @@ from pipeline.sources.catalogue import (
     ENTRIES,
     FAMILIES,
     SourceOptions,
+    describe_needed_files,
     find_member,
-    needs,
     open_source,
 )
 
-EXAMPLES: Final = """\
+BUILD_EXAMPLES: Final = """\
   python -m pipeline.build --dataset demo                          no download, a few seconds
   python -m pipeline.build --dataset omniglot --source downloads/omniglot
   python -m pipeline.build --dataset md --source downloads/md      every dataset found there
@@ -50,19 +50,18 @@ EXAMPLES: Final = """\
   python -m pipeline.build --dataset orbit --sizes 224 --workers 8 --dry-run
   sbatch --array=0-63 --wrap "python -m pipeline.build --dataset ilsvrc_2012 --engine array"
 """
-MEGABYTE: Final = 1e6
-HEADINGS: Final = {
+COLUMN_HEADINGS: Final = {
     "quarantined": "left out", "rejected": "left out", "estimated_bytes": "about", "bytes": "on disk"
 }  # fmt: skip
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build one dataset, or every member of a family that is there; then say what was built."""
+    """Build one dataset, or every member of a family that is there, and print a report."""
     arguments = _parser().parse_args(argv)
-    recipe, run = recipe_of(arguments), run_of(arguments)
+    recipe, run = recipe_from_flags(arguments), run_from_flags(arguments)
     options = source_options(arguments, arguments.name)
-    chosen = list(_chosen(arguments, options))
+    chosen = list(_chosen_sources(arguments, options))
     if arguments.dry_run:
         _print_plans(chosen, recipe, as_json=arguments.json)
         return 0
@@ -71,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _chosen(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Source, Path]]:
-    """Each source to build, and where to."""
+def _chosen_sources(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Source, Path]]:
+    """Each source to build, and its output folder."""
     dataset, root = arguments.dataset, arguments.source or Path("data") / arguments.dataset
     out = arguments.out or Path("shards") / (arguments.name or dataset)
     if dataset not in FAMILIES:
@@ -80,21 +79,19 @@ def _chosen(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Sour
         return
     if arguments.name:
         raise UsageError(f"--name renames one dataset, and {dataset} is a family of them")
-    places = {member: find_member(member, root, options) for member in FAMILIES[dataset]}
-    absent = [member for member, place in places.items() if place is None]
-    missing = [f"  {needs(member, root, options)}" for member in absent]
-    if len(missing) == len(places):
+    paths = {member: find_member(member, root, options) for member in FAMILIES[dataset]}
+    absent = [member for member, path in paths.items() if path is None]
+    missing = [f"  {describe_needed_files(member, root, options)}" for member in absent]
+    if len(missing) == len(paths):
         raise SourceMissing(
             f"no dataset of {dataset} was found in {root} (each is looked for in {root}/<dataset>); "
             "what they need:\n" + "\n".join(missing)
         )
     if missing:
-        log.warning(
-            "%s of %s are not in %s:\n%s", len(missing), len(places), root, "\n".join(missing)
-        )
-    for member, place in places.items():
-        if place is not None:
-            yield open_source(member, place, options), out / member
+        log.warning("%s of %s are not in %s:\n%s", len(missing), len(paths), root, "\n".join(missing))
+    for member, path in paths.items():
+        if path is not None:
+            yield open_source(member, path, options), out / member
 
 
 def _print_plans(chosen: Sequence[tuple[Source, Path]], recipe: Recipe, *, as_json: bool) -> None:
@@ -116,7 +113,7 @@ def _print_plans(chosen: Sequence[tuple[Source, Path]], recipe: Recipe, *, as_js
             }
         )
     names = ("dataset", "classes", "images", "shards", "estimated_bytes", "rejected", "out")
-    _emit("would build", names, rows, as_json=as_json)
+    _print_rows("would build", names, rows, as_json=as_json)
 
 
 def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
@@ -136,7 +133,7 @@ def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
         for report in reports
     ]
     names = ("dataset", "classes", "images", "splits", "bytes", "quarantined", "out")
-    _emit("built", names, rows, as_json=as_json)
+    _print_rows("built", names, rows, as_json=as_json)
     for report in reports:
         if report.manifest is None:
             log.info("%s: this task's shards are built, other tasks have more", report.plan.dataset)
@@ -145,20 +142,20 @@ def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
                 "%s: %s bad pictures were left out: %s; all are listed in dataset.json",
                 report.plan.dataset,
                 f"{len(report.rejected):,}",
-                named(report.rejected),
+                describe_rejected(report.rejected),
             )
 
 
-def _emit(
+def _print_rows(
     title: str, names: Sequence[str], rows: Sequence[dict[str, object]], *, as_json: bool
 ) -> None:
-    """The rows as JSON, or some of their columns as a table."""
+    """Print the rows as JSON, or some of their columns as a table."""
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        heading = HEADINGS.get(name, name)
+        heading = COLUMN_HEADINGS.get(name, name)
         table.add_column(heading, overflow="fold", min_width=len(heading))
     for row in rows:
         table.add_row(*(_cell(name, row[name]) for name in names))
@@ -167,7 +164,7 @@ def _emit(
 
 def _cell(name: str, value: object) -> str:
     if name.endswith("bytes") and isinstance(value, int):
-        return f"{value / MEGABYTE:,.1f} MB"
+        return f"{value / 1e6:,.1f} MB"
     if isinstance(value, dict):
         return "\n".join(f"{count:,} {split or 'in no split'}" for split, count in value.items())
     if isinstance(value, list):
@@ -176,7 +173,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _parser() -> ArgumentParser:
-    flags = parser("pipeline.build", "Turn a dataset into WebDataset shards.", EXAMPLES)
+    flags = command_parser("pipeline.build", "Turn a dataset into WebDataset shards.", BUILD_EXAMPLES)
     what = flags.add_argument_group("what")
     what.add_argument(
         "--dataset", required=True, choices=[*ENTRIES, *FAMILIES], metavar="NAME",
@@ -185,7 +182,7 @@ def _parser() -> ArgumentParser:
     what.add_argument("--out", type=Path, metavar="DIR", help="where the shards go (shards/NAME)")
     what.add_argument("--name", default="", help="another name for the dataset")
     add_source_flags(what)
-    add_picture_flags(flags.add_argument_group("pictures"))
+    add_recipe_flags(flags.add_argument_group("pictures"))
     run = flags.add_argument_group("run")
     add_run_flags(run)
     run.add_argument("--dry-run", action="store_true", help="list and plan, build nothing")

@@ -1,6 +1,6 @@
-"""Engines run shard jobs. An engine takes shard numbers and yields `Done` in any order.
+"""Engines run shard jobs: they take shard numbers and yield a `ShardResult` for each, in any order.
 
-A job is idempotent and shares nothing, so an engine may run it anywhere, twice, or again. `local`
+A job is idempotent and shares nothing, so an engine may run it anywhere, twice, or again. `run_local`
 runs worker processes; `array` picks one array task's part of the shards, for Slurm, Kubernetes
 indexed jobs or GNU parallel, and runs it locally. Further engines belong here.
 """
@@ -19,14 +19,14 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Final
 
-from pipeline.build.jobs import Done, Job, build_shard
-from pipeline.errors import Interrupted
-from pipeline.process import stopping
+from pipeline.build.jobs import ShardJob, ShardResult, build_shard
+from pipeline.errors import RunInterrupted
+from pipeline.process import note_stop_signals
 
-AHEAD: Final = 2  # jobs waiting per worker; enough that none idles, few to cancel
+JOBS_PER_WORKER: Final = 2  # running or queued: enough that no worker idles, few to cancel
 
 
-def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Done]:
+def run_local(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[ShardResult]:
     """Run the jobs in `workers` processes; with one, in this process."""
     if workers <= 1 or len(shards) <= 1:
         yield from (build_shard(job, shard) for shard in shards)
@@ -37,9 +37,9 @@ def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Done]:
         min(workers, len(shards)), mp_context=context, initializer=_start_worker, initargs=(alive,)
     )
     try:
-        yield from _drain(pool, job, shards, workers)
+        yield from _run_in_pool(pool, job, shards, workers)
     except BrokenProcessPool as error:
-        raise Interrupted(
+        raise RunInterrupted(
             "a worker process died (killed for memory, or crashed in a decoder); finished shards are "
             "kept, run the same command again, with fewer --workers if memory was short"
         ) from error
@@ -48,16 +48,16 @@ def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Done]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _drain(
-    pool: ProcessPoolExecutor, job: Job, shards: Sequence[int], workers: int
-) -> Iterator[Done]:
+def _run_in_pool(
+    pool: ProcessPoolExecutor, job: ShardJob, shards: Sequence[int], workers: int
+) -> Iterator[ShardResult]:
     waiting = iter(shards)
-    running: set[Future[Done]] = set()
+    running: set[Future[ShardResult]] = set()
     while True:
         for shard in waiting:
-            with _sheltered():  # it may start a worker
+            with _stop_signals_held_back():  # a submit may start a worker
                 running.add(pool.submit(build_shard, job, shard))
-            if len(running) >= workers * AHEAD:
+            if len(running) >= workers * JOBS_PER_WORKER:
                 break
         if not running:
             return
@@ -67,14 +67,15 @@ def _drain(
 
 
 @contextmanager
-def _sheltered() -> Iterator[None]:
-    """Signals to stop wait until the end; processes started within see no Ctrl-C until they can ignore it.
+def _stop_signals_held_back() -> Iterator[None]:
+    """Hold back signals to stop until the block has ended, here and in processes that it starts.
 
-    Both are needed: a mask is inherited, but holds back nothing here, as another thread takes the signal;
-    a handler holds it back, but is not inherited. A start that is cut in two leaves a worker to complain.
+    A handler holds them back here; only the signal mask is inherited, so that a new process sees no Ctrl-C
+    until it ignores it. The mask alone is not enough, as another thread of this process takes the signal.
+    A start that is interrupted half-way leaves a worker that prints a traceback.
     """
-    resource_tracker.ensure_running()  # whose start would end the shelter
-    with stopping() as noted:
+    resource_tracker.ensure_running()  # its start within the block would unblock the signals
+    with note_stop_signals() as noted:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
@@ -90,7 +91,7 @@ def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:
 
 
 def _start_worker(alive: Connection) -> None:
-    """Leave Ctrl-C to the main process, and go at once when it stops or is gone."""
+    """Leave Ctrl-C to the main process, and exit at once when it stops or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 

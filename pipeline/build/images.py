@@ -1,13 +1,12 @@
-"""One item becomes encoded pictures at each size: decoded once, clean RGB, upright, checked.
+"""Turn one item into an encoded image of each size: decoded once, upright RGB, read back.
 
-Pillow does the pixels (pillow-simd where it is installed, the same code about eight times faster);
-simplejpeg re-reads every JPEG we write.
+Pillow decodes and resizes (pillow-simd, where it is installed, about eight times faster);
+simplejpeg re-reads every JPEG that is written.
 """
 
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -18,27 +17,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError
-from pipeline.records import Encoding, Item, Pixels, Recipe, Resizing
+from pipeline.layout import npy_header
+from pipeline.records import Encoding, Item, Pixels, Recipe, ResizeMethod
 
-FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
-"""Recognised by content, never by name. No format that runs another program."""
-FILTERS: Final = {
+IMAGE_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+"""Recognised by content, never by name. No format for which Pillow runs another program."""
+RESAMPLING_FILTERS: Final = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
 DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError)
-"""What Pillow's format readers raise on damaged files; its own UnidentifiedImageError is an OSError."""
+"""The errors of Pillow's readers on damaged files; its UnidentifiedImageError is an OSError."""
 UPRIGHT: Final = 1  # EXIF orientation
-SMALLEST_SCALE: Final = (
-    1  # pixels; makes libjpeg scale by 1/8: all bits are read, few are transformed
-)
+SMALLEST_SCALE: Final = 1  # pixels; libjpeg then scales by 1/8: reads all bits, transforms few
 
-Image.MAX_IMAGE_PIXELS = None  # our own, lower limit is enforced below, before anything is decoded
+Image.MAX_IMAGE_PIXELS = None  # the lower PIXEL_LIMIT is checked below, before decoding
 
 
-def versions() -> dict[str, str]:
-    """The libraries that decide the bytes; those of other builds differ by a grey level or two."""
+def library_versions() -> dict[str, str]:
+    """The versions that decide the bytes; other ones differ by a grey level or two."""
     return {
         "pillow": PIL.__version__,
         "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg")),
@@ -47,36 +45,40 @@ def versions() -> dict[str, str]:
     }
 
 
-def pictures(pixels: Pixels, item: Item, recipe: Recipe) -> list[bytes]:
-    """The encoded picture of each size. Raises IntegrityError with the reason if that is impossible."""
-    image = clean(pixels, item)
+def encode_sizes(pixels: Pixels, item: Item, recipe: Recipe) -> list[bytes]:
+    """The encoded image of each size. Raises IntegrityError with the reason if there can be none."""
+    image = clean_image(pixels, item)
     return [
-        encoded(resized(image, size, recipe.resizing), encoding)
+        encode_image(resize_to_square(image, size, recipe.resizing), encoding)
         for size, encoding in zip(recipe.sizes, recipe.encodings, strict=True)
     ]
 
 
-def clean(pixels: Pixels, item: Item) -> Image.Image:
-    """Upright RGB, cropped and inverted as the item says."""
-    image = _opened(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels)
+def clean_image(pixels: Pixels, item: Item) -> Image.Image:
+    """The item's image as upright RGB, cropped and inverted as the item says."""
+    image = _decode(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels)
     if item.crop is not None:
-        image = _cropped(image, item.crop)
-    image = rgb(image)
+        image = _crop(image, item.crop)
+    image = convert_to_rgb(image)
     image.info = {}  # comments, profiles and transparency would be written into every size
     return ImageOps.invert(image) if item.invert else image
 
 
-def _opened(data: bytes) -> Image.Image:
+def _decode(data: bytes) -> Image.Image:
     if not data:
         raise IntegrityError("the file is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
         if image.width * image.height > PIXEL_LIMIT:
             raise IntegrityError(
                 f"{image.width} x {image.height} pixels are more than the limit of {PIXEL_LIMIT:,}"
             )
         image.load()
     except UnidentifiedImageError:
+        if data[8:12] == b"WEBP" and not features.check("webp"):
+            raise IntegrityError(
+                "a WebP image, and this Pillow was built without WebP (set-up says what to install)"
+            ) from None
         raise IntegrityError(f"not a picture (it starts with {data[:8]!r})") from None
     except DECODE_ERRORS as error:
         raise IntegrityError(f"cannot be decoded: {error}") from error
@@ -85,7 +87,7 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:
+def _crop(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:
     left, upper, right, lower = crop
     right, lower = min(right, image.width), min(lower, image.height)
     if not (0 <= left < right and 0 <= upper < lower):
@@ -93,8 +95,8 @@ def _cropped(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image
     return image.crop((left, upper, right, lower))
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """Eight bits, three channels, whatever came in; transparent parts lie on white."""
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Eight bits and three channels from any mode; transparent parts become white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -107,26 +109,26 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """16-bit and float greys scaled down, not clipped as a plain conversion would."""
+    """16-bit and float greys scaled to eight bits, where Pillow's own conversion would clip them."""
     wide = values.astype(np.float64)
     top = np.iinfo(np.uint16).max if values.dtype.kind in "iu" else max(float(wide.max()), 1.0)
     return np.clip(np.rint(wide * (255 / top)), 0, 255).astype(np.uint8)
 
 
-def resized(image: Image.Image, size: int, how: Resizing) -> Image.Image:
-    """A square of `size` pixels."""
+def resize_to_square(image: Image.Image, size: int, how: ResizeMethod) -> Image.Image:
+    """Resize to a square of `size` pixels."""
     box = None
     if how.shape == "crop":
         side = min(image.size)
         left, upper = (image.width - side) / 2, (image.height - side) / 2
         box = (left, upper, left + side, upper + side)
-    return image.resize((size, size), FILTERS[how.filter], box=box)
+    return image.resize((size, size), RESAMPLING_FILTERS[how.filter], box=box)
 
 
-def encoded(image: Image.Image, encoding: Encoding) -> bytes:
-    """The stored bytes, read back once so that no loader meets a bad one."""
+def encode_image(image: Image.Image, encoding: Encoding) -> bytes:
+    """Encode an image, and read it back so that no loader meets a bad one."""
     if encoding.format == "raw":
-        return _npy_header(image.size) + image.tobytes()
+        return npy_header(*image.size) + image.tobytes()
     buffer = io.BytesIO()
     if encoding.format == "png":
         image.save(buffer, "PNG")
@@ -134,20 +136,11 @@ def encoded(image: Image.Image, encoding: Encoding) -> bytes:
         colour = "4:4:4" if encoding.full_colour else "4:2:0"
         image.save(buffer, "JPEG", quality=encoding.quality, subsampling=colour)
     data = buffer.getvalue()
-    _check(data, encoding, image)
+    _check_reads_back(data, encoding, image)
     return data
 
 
-@lru_cache
-def _npy_header(size: tuple[int, int]) -> bytes:
-    """What numpy writes before the pixels of an RGB picture."""
-    width, height = size
-    buffer = io.BytesIO()
-    np.save(buffer, np.empty((height, width, 3), np.uint8), allow_pickle=False)
-    return buffer.getvalue()[: -height * width * 3]
-
-
-def _check(data: bytes, encoding: Encoding, image: Image.Image) -> None:
+def _check_reads_back(data: bytes, encoding: Encoding, image: Image.Image) -> None:
     if encoding.format == "jpeg":
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         simplejpeg.decode_jpeg(

@@ -1,7 +1,7 @@
-"""One shard, from the plan's rows to the commit record: a pure function of (plan, shard number).
+"""Build one shard, from the plan's rows to the commit record: a pure function of (plan, shard number).
 
-The commit record is written last. Where it is, the shard's tars are complete and durable; where it
-is not, the shard is built again. So a job may be killed, repeated or run twice at once.
+The commit record is written last. If it is there, the shard's tars are complete and durable; if not,
+the shard is built again. So a job may be killed, repeated or run twice at once.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.build.images import pictures, versions
-from pipeline.build.plan import PARQUET, PlannedShard, read_shard
-from pipeline.build.writer import Place, ShardWriter
-from pipeline.constants import QUALITY
+from pipeline.build.images import encode_sizes, library_versions
+from pipeline.build.plan import PARQUET_OPTIONS, PlannedShard, read_about, read_shard
+from pipeline.build.writer import MemberLocation, ShardWriter
+from pipeline.constants import QUALITY_ISSUES
 from pipeline.errors import IntegrityError
-from pipeline.layout import Layout, key_text, whole_file
-from pipeline.records import Box, Item, Recipe, Rejected, ShardFile, rescaled_box
+from pipeline.layout import DatasetLayout, atomic_file, key_text
+from pipeline.records import Box, Item, Recipe, Rejected, ShardFile, rescale_box
+from pipeline.settings import typed
 from pipeline.sources.base import Source
 
 NO_BOX: Final = (-1, -1, -1, -1)
+SampleRow: TypeAlias = tuple[int, list[MemberLocation]]
+"""The key of a sample, and where its image of each size is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """All that a worker needs besides the number of its shard."""
+class ShardJob:
+    """Everything that a worker needs besides a shard's number."""
 
     source: Source
     recipe: Recipe
@@ -38,8 +41,8 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """What a finished shard reports for the progress line."""
+class ShardResult:
+    """The counts of a finished shard, for the progress line."""
 
     shard: int
     samples: int
@@ -48,40 +51,34 @@ class Done:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Commit:
-    """What a finished shard leaves for `finalize`."""
+class CommitRecord:
+    """The record of a finished shard, for `finalize`."""
 
     plan_hash: str
     files: Mapping[int, ShardFile]
     rejected: tuple[Rejected, ...]
     versions: Mapping[str, str]
-    places: pa.Table
-    """key, and offset_S, length_S, crc32_S of the picture at each size S."""
+    locations: pa.Table
+    """key, and offset_S, length_S, crc32_S of the image at each size S."""
 
 
-def build_shard(job: Job, shard: int) -> Done:
+def build_shard(job: ShardJob, shard: int) -> ShardResult:
     """Read, decode, resize, encode, write and commit one shard."""
-    layout = Layout(job.out)
+    layout = DatasetLayout(job.out)
     planned = read_shard(layout.plan, shard)
     rejected: list[Rejected] = []
-    rows: list[tuple[int, list[Place]]] = []
+    rows: list[SampleRow] = []
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(ShardWriter(layout.tar(size, shard))) for size in job.recipe.sizes
-        ]
-        for key, item, encoded in _encoded(job, planned, rejected):
-            texts = _texts(item, planned.class_names[item.class_id], job.recipe)
-            places = [
-                writer.add(
-                    key_text(key),
-                    _members(item, data, encoding.extension, text),
-                    encoding.extension,
-                )
+        writers = [stack.enter_context(ShardWriter(layout.tar(size, shard))) for size in job.recipe.sizes]
+        for key, item, encoded in _encode_items(job, planned, rejected):
+            texts = _json_members(item, planned.class_names[item.class_id], job.recipe)
+            locations = [
+                writer.add(key_text(key), _members(item, data, encoding.extension, text), encoding.extension)
                 for writer, data, encoding, text in zip(
                     writers, encoded, job.recipe.encodings, texts, strict=True
                 )
             ]
-            rows.append((key, places))
+            rows.append((key, locations))
         files = [writer.commit() for writer in writers]
     about: dict[str, object] = {
         "plan": planned.plan_hash,
@@ -91,28 +88,26 @@ def build_shard(job: Job, shard: int) -> Done:
             if file is not None
         },
         "rejected": rejected,
-        "versions": versions() | job.source.libraries(planned.items),
+        "versions": library_versions() | job.source.libraries(planned.items),
     }
-    _commit(layout.commit(shard), rows, job.recipe, about)
+    _write_commit(layout.commit(shard), rows, job.recipe, about)
     total = sum(file.bytes for file in files if file is not None)
-    return Done(shard=shard, samples=len(rows), rejected=len(rejected), bytes=total)
+    return ShardResult(shard=shard, samples=len(rows), rejected=len(rejected), bytes=total)
 
 
-def _encoded(
-    job: Job, planned: PlannedShard, rejected: list[Rejected]
+def _encode_items(
+    job: ShardJob, planned: PlannedShard, rejected: list[Rejected]
 ) -> Iterator[tuple[int, Item, list[bytes]]]:
-    found = job.source.pictures(planned.items)
+    """Each image that can be built: its key, item and encoded bytes; the others go to `rejected`."""
+    images = job.source.pictures(planned.items)
     for key, item, pixels in zip(
-        range(planned.first_key, planned.first_key + len(planned.items)),
-        planned.items,
-        found,
-        strict=True,
+        range(planned.first_key, planned.first_key + len(planned.items)), planned.items, images, strict=True
     ):
         if isinstance(pixels, Rejected):
             rejected.append(pixels)
             continue
         try:
-            yield key, item, pictures(pixels, item, job.recipe)
+            yield key, item, encode_sizes(pixels, item, job.recipe)
         except IntegrityError as error:
             rejected.append(Rejected(item.name, str(error)))
         except BaseException as error:
@@ -125,7 +120,7 @@ def _members(item: Item, data: bytes, extension: str, text: bytes) -> list[tuple
     return [("cls", b"%d" % item.class_id), (extension, data), ("json", text)]
 
 
-def _texts(item: Item, class_name: str, recipe: Recipe) -> list[bytes]:
+def _json_members(item: Item, class_name: str, recipe: Recipe) -> list[bytes]:
     """The json member for each size: the same keys and types in every sample, and no nulls."""
     about = {
         "name": item.name,
@@ -140,30 +135,26 @@ def _texts(item: Item, class_name: str, recipe: Recipe) -> list[bytes]:
     if not item.quality and item.box is None and not item.kind:
         text = json.dumps(about).encode()
         return [text for _ in recipe.sizes]
-    about |= dict(zip(QUALITY, item.quality or (-1,) * len(QUALITY), strict=True))
-    boxes: list[Box] = [
-        NO_BOX if item.box is None else rescaled_box(item.box, size) for size in recipe.sizes
-    ]
+    about |= dict(zip(QUALITY_ISSUES, item.quality or (-1,) * len(QUALITY_ISSUES), strict=True))
+    boxes: list[Box] = [NO_BOX if item.box is None else rescale_box(item.box, size) for size in recipe.sizes]
     return [json.dumps(about | {"box": box}).encode() for box in boxes]
 
 
-def _commit(
-    path: Path, rows: list[tuple[int, list[Place]]], recipe: Recipe, about: dict[str, object]
-) -> None:
+def _write_commit(path: Path, rows: list[SampleRow], recipe: Recipe, about: dict[str, object]) -> None:
     columns: dict[str, pa.Array] = {"key": pa.array([key for key, _ in rows], pa.int64())}
     for position, size in enumerate(recipe.sizes):
-        places = [place[position] for _, place in rows]
-        columns[f"offset_{size}"] = pa.array([place.offset for place in places], pa.int64())
-        columns[f"length_{size}"] = pa.array([place.length for place in places], pa.int32())
-        columns[f"crc32_{size}"] = pa.array([place.crc32 for place in places], pa.uint32())
+        locations = [per_size[position] for _, per_size in rows]
+        columns[f"offset_{size}"] = pa.array([at.offset for at in locations], pa.int64())
+        columns[f"length_{size}"] = pa.array([at.length for at in locations], pa.int32())
+        columns[f"crc32_{size}"] = pa.array([at.crc32 for at in locations], pa.uint32())
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about, sort_keys=True)})
-    with whole_file(path) as sink:
-        pq.write_table(table, sink, **PARQUET)
+    with atomic_file(path) as sink:
+        pq.write_table(table, sink, **PARQUET_OPTIONS)
 
 
-def is_done(job: Job, shard: int) -> bool:
+def is_done(job: ShardJob, shard: int) -> bool:
     """Whether the shard's commit record and the files it names are there."""
-    layout = Layout(job.out)
+    layout = DatasetLayout(job.out)
     if not layout.commit(shard).exists():
         return False
     commit = read_commit(layout.commit(shard))
@@ -175,14 +166,14 @@ def is_done(job: Job, shard: int) -> bool:
     )
 
 
-def read_commit(path: Path) -> Commit:
-    """A shard's commit record."""
+def read_commit(path: Path) -> CommitRecord:
+    """Read a shard's commit record. Raises IntegrityError that names a wrong field."""
     table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
-    about = json.loads(table.schema.metadata[b"about"])
-    return Commit(
-        plan_hash=about["plan"],
-        files={int(size): ShardFile(**file) for size, file in about["files"].items()},
-        rejected=tuple(Rejected(*entry) for entry in about["rejected"]),
-        versions=about["versions"],
-        places=table.replace_schema_metadata(None),
+    about = read_about(table.schema, path)
+    return CommitRecord(
+        plan_hash=typed(about.get("plan"), str, f"{path}, plan"),
+        files=typed(about.get("files"), dict[int, ShardFile], f"{path}, files"),
+        rejected=typed(about.get("rejected"), tuple[Rejected, ...], f"{path}, rejected"),
+        versions=typed(about.get("versions"), dict[str, str], f"{path}, versions"),
+        locations=table.replace_schema_metadata(None),
     )

@@ -1,14 +1,14 @@
-"""Items become shards: their order, their numbers and the plan's hash. Pure and deterministic.
+"""Plan a build: the order of the items, their keys, their shards and the plan's hash.
 
-The order within a class is that of a keyed hash of the items' names, so it does not depend on
-any random generator's version, on the file system or on the machine.
+The order within a class is that of a keyed hash of the items' names, so it does not depend on the
+version of a random generator, on the file system or on the machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,49 +20,50 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.constants import FEWEST_SAMPLES, FEWEST_SHARDS, FORMAT, SHARD_SAMPLES
+from pipeline.constants import FEWEST_SAMPLES, FEWEST_SHARDS, SHARD_FORMAT, SHARD_SAMPLES
 from pipeline.errors import IntegrityError
-from pipeline.layout import whole_file
+from pipeline.layout import atomic_file
 from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey
+from pipeline.settings import parse_json, typed
 
-PARQUET: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
-"""How every parquet file of a build is written."""
-CHUNK: Final = 65_536  # items turned into columns at a time
-WORD: Final = pa.dictionary(pa.int32(), pa.string())  # few different values, many rows
-SCHEMA: Final = pa.schema(
+PARQUET_OPTIONS: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
+"""The options of every parquet file that a build writes."""
+ROWS_PER_BATCH: Final = 65_536  # items that become columns at a time
+TEXT_TYPE: Final = pa.dictionary(pa.int32(), pa.string())  # few different values, many rows
+PLAN_SCHEMA: Final = pa.schema(
     [
         ("name", pa.string()),
         ("class_id", pa.int32()),
-        ("split", WORD),
-        ("file", WORD),
+        ("split", TEXT_TYPE),
+        ("file", TEXT_TYPE),
         ("offset", pa.int64()),
         ("length", pa.int64()),
-        ("packing", WORD),
+        ("packing", TEXT_TYPE),
         ("crop", pa.list_(pa.int32())),
         ("invert", pa.bool_()),
-        ("group", WORD),
-        ("user", WORD),
-        ("kind", WORD),
+        ("group", TEXT_TYPE),
+        ("user", TEXT_TYPE),
+        ("kind", TEXT_TYPE),
         ("frame", pa.int32()),
         ("quality", pa.list_(pa.int8())),
         ("box", pa.list_(pa.int32())),
-        ("split_lite", WORD),
+        ("split_lite", TEXT_TYPE),
     ]
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What will be built, complete before the first picture is decoded."""
+class BuildPlan:
+    """Everything that will be built, decided before the first image is decoded."""
 
     dataset: str
     recipe: Recipe
     classes: tuple[ClassRecord, ...]
     files: tuple[SourceFile, ...]
-    hierarchy: Mapping[str, Mapping[str, Sequence[str]]]
+    hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]]
     rejected: tuple[Rejected, ...]
     items: pa.Table
-    """Columns of `Item`, in the order they are written; row number = the sample's key."""
+    """Columns of `Item` in the order of writing; the row number is the sample's key."""
     starts: tuple[int, ...]
     """First row of each shard."""
     hash: str
@@ -72,26 +73,26 @@ class Plan:
         return len(self.starts)
 
     def rows(self, shard: int) -> range:
-        """The rows (and so the keys) of one shard."""
+        """The rows, which are the keys, of one shard."""
         ends = (*self.starts[1:], self.items.num_rows)
         return range(self.starts[shard], ends[shard])
 
 
-def make_plan(dataset: str, survey: Survey, recipe: Recipe) -> Plan:
-    """List, order, cut into shards, hash."""
-    digest = hashlib.sha256(json.dumps(_header(dataset, survey, recipe), sort_keys=True).encode())
+def make_plan(dataset: str, survey: Survey, recipe: Recipe) -> BuildPlan:
+    """List the items, order them, cut the order into shards, and hash it all."""
+    digest = hashlib.sha256(json.dumps(_hashed_values(dataset, survey, recipe), sort_keys=True).encode())
     rejected: list[Rejected] = []
     keys: list[NDArray[np.uint64]] = []
-    batches = list(_batches(survey.items, rejected, keys, digest, recipe.seed))
+    batches = list(_item_batches(survey.items, rejected, keys, digest, recipe.seed))
     if not batches:
         raise IntegrityError(
             f"{dataset} holds no picture that can be built; {len(rejected)} were rejected"
             + (f", the first: {rejected[0].name}: {rejected[0].reason}" if rejected else "")
         )
-    table = pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
-    order = _order(table, np.concatenate(keys), survey, recipe)
+    table = pa.Table.from_batches(batches, PLAN_SCHEMA).unify_dictionaries()
+    order = _writing_order(table, np.concatenate(keys), survey, recipe)
     table = table.take(pa.array(order)).combine_chunks()
-    return Plan(
+    return BuildPlan(
         dataset=dataset,
         recipe=recipe,
         classes=survey.classes,
@@ -99,14 +100,14 @@ def make_plan(dataset: str, survey: Survey, recipe: Recipe) -> Plan:
         hierarchy=survey.hierarchy,
         rejected=tuple(rejected),
         items=table,
-        starts=_cuts(table, recipe, keep_groups=survey.ordered),
+        starts=_shard_starts(table, recipe, keep_groups=survey.ordered),
         hash=digest.hexdigest(),
     )
 
 
-def _header(dataset: str, survey: Survey, recipe: Recipe) -> dict[str, object]:
+def _hashed_values(dataset: str, survey: Survey, recipe: Recipe) -> dict[str, object]:
     return {
-        "format": FORMAT,
+        "format": SHARD_FORMAT,
         "dataset": dataset,
         "recipe": recipe.described(),
         "classes": [asdict(record) for record in survey.classes],
@@ -115,40 +116,36 @@ def _header(dataset: str, survey: Survey, recipe: Recipe) -> dict[str, object]:
     }
 
 
-def _batches(
+def _item_batches(
     items: Iterable[Item | Rejected],
     rejected: list[Rejected],
     keys: list[NDArray[np.uint64]],
     digest: Any,  # hashlib's object has no public type
     seed: int,
 ) -> Iterator[pa.RecordBatch]:
-    """Columns from items; what is rejected, each item's key and the digest are filled on the way."""
+    """Columns from items; fills `rejected`, `keys` (one for each item) and the digest on the way."""
     stream = iter(items)
-    while chunk := list(islice(stream, CHUNK)):
+    while chunk := list(islice(stream, ROWS_PER_BATCH)):
         rejected += (entry for entry in chunk if isinstance(entry, Rejected))
         good = [entry for entry in chunk if isinstance(entry, Item)]
         digest.update(repr([tuple(entry) for entry in chunk]).encode())
         if not good:
             continue
         columns = zip(*good, strict=True)
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)
-        ]
-        keys.append(np.array([_key(item.name, seed) for item in good], np.uint64))
-        yield pa.record_batch(arrays, schema=SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, PLAN_SCHEMA, strict=True)]
+        keys.append(np.array([_hashed_name(item.name, seed) for item in good], np.uint64))
+        yield pa.record_batch(arrays, schema=PLAN_SCHEMA)
 
 
-def _key(name: str, seed: int) -> int:
-    hashed = hashlib.blake2b(
-        name.encode("utf-8", "surrogateescape"), digest_size=8, key=b"%d" % seed
-    )
+def _hashed_name(name: str, seed: int) -> int:
+    hashed = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, key=b"%d" % seed)
     return int.from_bytes(hashed.digest(), "little")
 
 
-def _order(
+def _writing_order(
     table: pa.Table, keys: NDArray[np.uint64], survey: Survey, recipe: Recipe
 ) -> NDArray[np.int64]:
-    """Row numbers of the listing in the order of writing."""
+    """The row numbers of the listing in the order of writing."""
     class_ids = table["class_id"].to_numpy()
     if survey.ordered:
         keys = np.arange(len(keys), dtype=np.uint64)
@@ -159,17 +156,15 @@ def _order(
         order = order[np.arange(len(order)) - first < recipe.limit_per_class]
     if recipe.order == "shuffled":
         names = table["name"].take(pa.array(order)).to_pylist()
-        mixed = np.array([_key(name, recipe.seed) for name in names], np.uint64)
-        order = order[np.argsort(mixed, kind="stable")]
+        shuffled = np.array([_hashed_name(name, recipe.seed) for name in names], np.uint64)
+        order = order[np.argsort(shuffled, kind="stable")]
     return order.astype(np.int64)
 
 
-def _cuts(table: pa.Table, recipe: Recipe, *, keep_groups: bool) -> tuple[int, ...]:
-    """First rows of the shards; a video stays in one shard where that costs little balance."""
+def _shard_starts(table: pa.Table, recipe: Recipe, *, keep_groups: bool) -> tuple[int, ...]:
+    """The first row of each shard; a video is kept in one shard where sizes stay about equal."""
     rows = table.num_rows
-    size = recipe.shard_samples or min(
-        SHARD_SAMPLES, max(FEWEST_SAMPLES, -(-rows // FEWEST_SHARDS))
-    )
+    size = recipe.shard_samples or min(SHARD_SAMPLES, max(FEWEST_SAMPLES, -(-rows // FEWEST_SHARDS)))
     cuts = np.arange(0, rows, size)
     if keep_groups and len(cuts) > 1:
         codes = pc.fill_null(table["group"].combine_chunks().indices, -1).to_numpy()
@@ -179,8 +174,11 @@ def _cuts(table: pa.Table, recipe: Recipe, *, keep_groups: bool) -> tuple[int, .
     return tuple(cuts.tolist())
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """One row group per shard, so that a job reads its own rows and nothing else. A plan stays."""
+def write_plan(plan: BuildPlan, path: Path) -> None:
+    """Write a plan with a row group for each shard, so that a job reads only its own rows.
+
+    A plan that is already there stays.
+    """
     about = {
         "dataset": plan.dataset,
         "hash": plan.hash,
@@ -192,7 +190,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "shards": plan.shards,
     }
     schema = plan.items.schema.with_metadata({"about": json.dumps(about, sort_keys=True)})
-    with whole_file(path, first=True) as sink, pq.ParquetWriter(sink, schema, **PARQUET) as writer:
+    with atomic_file(path, first=True) as sink, pq.ParquetWriter(sink, schema, **PARQUET_OPTIONS) as writer:
         for shard in range(plan.shards):
             rows = plan.rows(shard)
             part = plan.items.slice(rows.start, len(rows)).replace_schema_metadata(schema.metadata)
@@ -200,8 +198,22 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlanHeader:
+    """A written plan without its rows."""
+
+    dataset: str
+    hash: str
+    recipe: Recipe
+    classes: tuple[ClassRecord, ...]
+    files: tuple[SourceFile, ...]
+    hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]]
+    rejected: tuple[Rejected, ...]
+    shards: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedShard:
-    """What a job knows of the plan: its own rows."""
+    """The part of a plan that a job needs: the rows of its shard."""
 
     shard: int
     first_key: int
@@ -211,28 +223,40 @@ class PlannedShard:
 
 
 def read_shard(path: Path, shard: int) -> PlannedShard:
-    """One shard's rows of a written plan."""
+    """Read one shard's rows of a written plan."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        about = json.loads(file.schema_arrow.metadata[b"about"])
+        header = _header_of(file.schema_arrow, path)
         groups = (file.metadata.row_group(group).num_rows for group in range(shard))
         first_key = sum(groups)
         table = file.read_row_group(shard)
     return PlannedShard(
         shard=shard,
         first_key=first_key,
-        items=tuple(_items(table)),
-        class_names=tuple(record["name"] for record in about["classes"]),
-        plan_hash=about["hash"],
+        items=tuple(_items_from(table)),
+        class_names=tuple(record.name for record in header.classes),
+        plan_hash=header.hash,
     )
 
 
-def read_plan_header(path: Path) -> dict[str, Any]:
-    """Dataset, hash, recipe, classes and number of shards of a written plan."""
+def read_plan_header(path: Path) -> PlanHeader:
+    """Read a written plan without its rows. Raises IntegrityError that names a wrong field."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        return dict(json.loads(file.schema_arrow.metadata[b"about"]))
+        return _header_of(file.schema_arrow, path)
 
 
-def _items(table: pa.Table) -> Iterator[Item]:
+def _header_of(schema: pa.Schema, path: Path) -> PlanHeader:
+    values = read_about(schema, path)
+    recipe = Recipe.from_described(values.get("recipe"), f"{path}, recipe")
+    return typed({**values, "recipe": recipe}, PlanHeader, str(path))
+
+
+def read_about(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """The JSON values that a plan or a commit record holds beside its rows."""
+    text = (schema.metadata or {}).get(b"about", b"null")
+    return typed(parse_json(text, path), dict[str, Any], str(path))
+
+
+def _items_from(table: pa.Table) -> Iterator[Item]:
     columns = [column.to_pylist() for column in table.columns]
     for column, field in zip(columns, table.schema, strict=True):
         if pa.types.is_list(field.type):

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import command as progress
 from pipeline import errors
-from pipeline.command import Progress, run_command
+from pipeline.command import ProgressBar, run_command
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _logging_as_it_was() -> Iterator[None]:
         (errors.SourceMissing, 3),
         (errors.IntegrityError, 4),
         (errors.OutOfSpace, 5),
-        (errors.Interrupted, 75),
+        (errors.RunInterrupted, 75),
         (OSError, 75),
         (KeyboardInterrupt, 130),
     ],
@@ -45,7 +45,7 @@ def test_each_failure_has_its_exit_code_and_no_traceback(
     assert ("the reason" in shown) == (kind is not KeyboardInterrupt)
 
 
-def test_a_reader_that_goes_away_is_no_failure(built: Path) -> None:
+def test_a_reader_that_ends_early_is_no_failure(built: Path) -> None:
     command = f"{sys.executable} -m pipeline.build --help | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage")
@@ -60,8 +60,8 @@ def test_an_unforeseen_failure_keeps_its_traceback() -> None:
         run_command(main)
 
 
-def test_a_line_says_done_total_rate_and_what_is_left() -> None:
-    with Progress("omniglot", 200, quiet=True) as counter:
+def test_a_progress_line_has_count_rate_and_time_left() -> None:
+    with ProgressBar("omniglot", 200, quiet=True) as counter:
         counter.advance(50, "1 bad")
         assert counter.line(10.0) == "omniglot: 50/200 (25 %), 5 img/s, 30 s left, 1 bad"
 
@@ -71,6 +71,6 @@ def test_lines_come_in_a_log_and_not_when_quiet(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     for quiet in (False, True):
-        with Progress("demo", 2, quiet=quiet) as counter:
+        with ProgressBar("demo", 2, quiet=quiet) as counter:
             counter.advance(2)
     assert capsys.readouterr().err.count("demo: 2/2 (100 %)") == 1

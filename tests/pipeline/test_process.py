@@ -1,4 +1,4 @@
-"""Who asks to stop is heard, but not in the middle."""
+"""Signals to stop are collected for a safe moment, and usable cores are counted."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.process import SIGNALS, _quota_v1, _quota_v2, stopping, usable_cores
+from pipeline.process import STOP_SIGNALS, _quota_v1, _quota_v2, note_stop_signals, usable_cores
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_is_noted_and_does_nothing_else(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with stopping() as noted:
+    with note_stop_signals() as noted:
         signal.raise_signal(number)
         assert noted == [number]
     assert signal.getsignal(number) is before
 
 
-def test_what_comes_after_is_handled_as_before() -> None:
-    with stopping() as noted:
+def test_a_later_signal_is_handled_as_before() -> None:
+    with note_stop_signals() as noted:
         pass
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
@@ -33,7 +33,7 @@ def test_outside_the_main_thread_nothing_is_held_back() -> None:
     handlers = []
 
     def look() -> None:
-        with stopping():
+        with note_stop_signals():
             handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=look)

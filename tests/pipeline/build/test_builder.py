@@ -1,4 +1,4 @@
-"""Same input, same bytes: for any workers, resumes and bad pictures; and nothing is lost."""
+"""Same input, same bytes: for any workers, resumes and bad images; and nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from pipeline.build.builder import Run, build_shards
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
-from pipeline.layout import HOST, TEMPORARY
+from pipeline.layout import HOST_NAME, TEMPORARY_PREFIX
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
-from tests.pictures import fill, jpeg, tree_hash
+from tests.images import fill_class_folders, jpeg_bytes, tree_hashes
 
 RECIPE = Recipe(sizes=(16,), encodings=(Encoding.parse("jpeg:90"),), shard_samples=4)
 
@@ -27,22 +27,18 @@ def pets(photos: Path) -> FolderSource:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_any_number_of_workers_gives_the_same_bytes(
-    workers: int, photos: Path, tmp_path: Path
-) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(workers: int, photos: Path, tmp_path: Path) -> None:
     build_shards(pets(photos), tmp_path / "one", RECIPE, Run(workers=1))
     build_shards(pets(photos), tmp_path / "many", RECIPE, Run(workers=workers))
-    assert tree_hash(tmp_path / "many") == tree_hash(tmp_path / "one")
+    assert tree_hashes(tmp_path / "many") == tree_hashes(tmp_path / "one")
 
 
 def test_array_tasks_in_any_order_give_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     build_shards(pets(photos), tmp_path / "one", RECIPE)
     for task in (2, 0, 0, 1):
-        report = build_shards(
-            pets(photos), tmp_path / "parts", RECIPE, Run(workers=1, task=task, tasks=3)
-        )
+        report = build_shards(pets(photos), tmp_path / "parts", RECIPE, Run(workers=1, task=task, tasks=3))
         assert (report.manifest is not None) == (task == 1)
-    assert tree_hash(tmp_path / "parts") == tree_hash(tmp_path / "one")
+    assert tree_hashes(tmp_path / "parts") == tree_hashes(tmp_path / "one")
 
 
 def test_a_finished_shard_is_not_built_again(photos: Path, tmp_path: Path) -> None:
@@ -56,10 +52,10 @@ def test_a_finished_shard_is_not_built_again(photos: Path, tmp_path: Path) -> No
     assert build_shards(pets(photos), tmp_path / "out", RECIPE).built == 0
 
 
-def test_bad_pictures_are_left_out_listed_and_counted(photos: Path, tmp_path: Path) -> None:
+def test_bad_images_are_left_out_listed_and_counted(photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "000.jpg").write_bytes(b"")
     (photos / "cat" / "001.jpg").write_bytes(b"no picture")
-    (photos / "dog" / "000.jpg").write_bytes(jpeg(9, 100, 100)[:900])
+    (photos / "dog" / "000.jpg").write_bytes(jpeg_bytes(9, 100, 100)[:900])
     report = build_shards(pets(photos), tmp_path / "out", RECIPE, Run(workers=2))
     manifest = Dataset.open(tmp_path / "out").manifest
     assert manifest.samples == 10
@@ -69,9 +65,7 @@ def test_bad_pictures_are_left_out_listed_and_counted(photos: Path, tmp_path: Pa
     assert report.rejected == manifest.quarantined
 
 
-def test_strict_makes_a_bad_picture_an_error_and_a_later_build_goes_on(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_strict_makes_a_bad_image_an_error_and_a_later_build_continues(photos: Path, tmp_path: Path) -> None:
     (photos / "cat" / "000.jpg").write_bytes(b"no picture")
     with pytest.raises(IntegrityError, match=r"--strict: 1 .* cat/000.jpg \(not a picture"):
         build_shards(pets(photos), tmp_path / "out", RECIPE, Run(strict=True))
@@ -81,8 +75,8 @@ def test_strict_makes_a_bad_picture_an_error_and_a_later_build_goes_on(
     assert Dataset.open(tmp_path / "out").manifest.samples == 12
 
 
-def test_a_shard_of_bad_pictures_alone_is_no_tar(tmp_path: Path) -> None:
-    photos = fill(tmp_path / "photos", {"bad": 4, "good": 4})
+def test_a_shard_of_bad_images_only_has_no_tar(tmp_path: Path) -> None:
+    photos = fill_class_folders(tmp_path / "photos", {"bad": 4, "good": 4})
     for path in (photos / "bad").iterdir():
         path.write_bytes(b"bad")
     build_shards(pets(photos), tmp_path / "out", RECIPE)
@@ -93,26 +87,26 @@ def test_a_shard_of_bad_pictures_alone_is_no_tar(tmp_path: Path) -> None:
     assert dataset.index.rows_of(0) == slice(0, 0)
 
 
-def test_nothing_but_bad_pictures_is_an_error(tmp_path: Path) -> None:
-    photos = fill(tmp_path / "photos", {"bad": 2})
+def test_nothing_but_bad_images_is_an_error(tmp_path: Path) -> None:
+    photos = fill_class_folders(tmp_path / "photos", {"bad": 2})
     for path in (photos / "bad").iterdir():
         path.write_bytes(b"bad")
     with pytest.raises(IntegrityError, match="not one of 2 pictures of pets could be built"):
         build_shards(pets(photos), tmp_path / "out", RECIPE)
 
 
-def test_another_recipe_or_source_is_refused_and_named(photos: Path, tmp_path: Path) -> None:
+def test_another_recipe_or_source_is_refused_and_the_difference_named(photos: Path, tmp_path: Path) -> None:
     build_shards(pets(photos), tmp_path / "out", RECIPE)
-    before = tree_hash(tmp_path / "out")
+    before = tree_hashes(tmp_path / "out")
     with pytest.raises(UsageError, match=r"seed 0 there, 1 asked for"):
         build_shards(pets(photos), tmp_path / "out", Recipe(sizes=(16,), shard_samples=4, seed=1))
-    (photos / "dog" / "new.jpg").write_bytes(jpeg(1))
+    (photos / "dog" / "new.jpg").write_bytes(jpeg_bytes(1))
     with pytest.raises(UsageError, match="the source holds other files now"):
         build_shards(pets(photos), tmp_path / "out", RECIPE)
     (tmp_path / "out" / "dataset.json").unlink()
     with pytest.raises(UsageError, match="the source holds other files now"):
         build_shards(pets(photos), tmp_path / "out", RECIPE)
-    assert set(tree_hash(tmp_path / "out")) == set(before) - {"dataset.json"}
+    assert set(tree_hashes(tmp_path / "out")) == set(before) - {"dataset.json"}
 
 
 def test_a_folder_with_other_things_is_not_built_into(photos: Path, tmp_path: Path) -> None:
@@ -130,14 +124,14 @@ def test_a_source_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_kept(
+def test_leftovers_of_dead_processes_are_removed_and_of_running_ones_kept(
     photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     (out / ".build").mkdir(parents=True)
     (out / "16").mkdir()
-    dead = out / "16" / f"{TEMPORARY}{HOST}-999999999-ab-shard-000000.tar"
-    other_machine = out / "16" / f"{TEMPORARY}elsewhere-1-ab-shard-000000.tar"
+    dead = out / "16" / f"{TEMPORARY_PREFIX}{HOST_NAME}-999999999-ab-shard-000000.tar"
+    other_machine = out / "16" / f"{TEMPORARY_PREFIX}elsewhere-1-ab-shard-000000.tar"
     for file in (dead, other_machine):
         file.touch()
     build_shards(pets(photos), out, RECIPE)
@@ -145,7 +139,7 @@ def test_leftovers_of_dead_processes_are_swept_and_of_living_ones_kept(
     assert other_machine.exists()
 
 
-def test_a_source_that_goes_away_stops_the_build_and_is_not_quarantined(
+def test_a_source_that_disappears_stops_the_build_and_is_not_quarantined(
     photos: Path, tmp_path: Path
 ) -> None:
     class Vanishing(FolderSource):
@@ -168,11 +162,11 @@ def test_a_disk_without_hard_links_is_built_on_too(
 
     monkeypatch.setattr(os, "link", no_links)
     build_shards(pets(photos), tmp_path / "plain", RECIPE, Run(workers=1))
-    assert tree_hash(tmp_path / "plain") == tree_hash(tmp_path / "usual")
+    assert tree_hashes(tmp_path / "plain") == tree_hashes(tmp_path / "usual")
 
 
-class Scans(Source):
-    """The source of one's own that the README shows."""
+class ScanSource(Source):
+    """The source that `pipeline/sources/base.py` shows as an example."""
 
     def survey(self) -> Survey:
         classes = tuple(ClassRecord(name=d.name) for d in sorted(self.root.iterdir()))
@@ -184,6 +178,6 @@ class Scans(Source):
         return Survey(classes=classes, items=items)
 
 
-def test_a_source_of_ones_own_is_one_method(photos: Path, tmp_path: Path) -> None:
-    build_shards(Scans(name="scans", root=photos), tmp_path / "scans", RECIPE, Run(workers=2))
+def test_a_source_of_your_own_needs_one_method(photos: Path, tmp_path: Path) -> None:
+    build_shards(ScanSource(name="scans", root=photos), tmp_path / "scans", RECIPE, Run(workers=2))
     assert Dataset.open(tmp_path / "scans").manifest.samples == 13

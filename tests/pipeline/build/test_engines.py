@@ -1,4 +1,4 @@
-"""Workers: as many as may be used, gone when the main process is, and a dead one is said."""
+"""Worker processes end with the main process, and one that dies is an error with its cure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import pytest
 
 from pipeline.build.builder import Run, build_shards
 from pipeline.build.engines import array_part
-from pipeline.errors import Interrupted
+from pipeline.errors import RunInterrupted
 from pipeline.records import Encoding, Item, Pixels, Recipe, Rejected
 from pipeline.sources.folder import FolderSource
 
 RECIPE = Recipe(sizes=(16,), encodings=(Encoding.parse("raw"),), shard_samples=4)
 
 
-class Deadly(FolderSource):
-    """Reading its pictures kills the process, as a crashing decoder would."""
+class DeadlySource(FolderSource):
+    """Reading its images kills the process, as a crashing decoder would."""
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
         os.kill(os.getpid(), signal.SIGKILL)
         yield from super().pictures(items)
 
 
-class Slow(FolderSource):
-    """Reading its pictures takes longer than anybody waits."""
+class SlowSource(FolderSource):
+    """Reading its images takes a minute."""
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
         (self.root.parent / f"worker-{os.getpid()}").touch()
@@ -39,29 +39,25 @@ class Slow(FolderSource):
 
 
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match="a worker process died"):
-        build_shards(Deadly(root=photos), tmp_path / "out", RECIPE, Run(workers=2))
+    with pytest.raises(RunInterrupted, match="a worker process died"):
+        build_shards(DeadlySource(root=photos), tmp_path / "out", RECIPE, Run(workers=2))
     assert build_shards(FolderSource(root=photos), tmp_path / "out", RECIPE).manifest is not None
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_worker_outlives_the_main_process(
-    blow: signal.Signals, photos: Path, tmp_path: Path
-) -> None:
+def test_no_worker_outlives_the_main_process(blow: signal.Signals, photos: Path, tmp_path: Path) -> None:
     program = (
         "from tests.pipeline.build.test_engines import *\n"
         "from pipeline.command import run_command\n"
         "def main(argv):\n"
-        "    build_shards(Slow(root=Path(sys.argv[1])), sys.argv[2], RECIPE, Run(workers=2))\n"
+        "    build_shards(SlowSource(root=Path(sys.argv[1])), sys.argv[2], RECIPE, Run(workers=2))\n"
         "    return 0\n"
         "if __name__ == '__main__': sys.exit(run_command(main))\n"
     )
     (tmp_path / "program.py").write_text(program)
     command = [sys.executable, *map(str, (tmp_path / "program.py", photos, tmp_path / "out"))]
     main = subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stderr=subprocess.PIPE,
+        command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}, stderr=subprocess.PIPE
     )
     workers: list[int] = []
     while len(workers) < 2:

@@ -1,4 +1,4 @@
-"""Commit records become the index and the manifest, again and again the same."""
+"""Commit records become the index and the manifest, the same ones every time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from pipeline.build.builder import build_shards
-from pipeline.build.finalize import derive, finalize
+from pipeline.build.finalize import derive_files, finalize
 from pipeline.build.jobs import read_commit
 from pipeline.build.plan import make_plan
-from pipeline.constants import QUALITY
+from pipeline.constants import QUALITY_ISSUES
 from pipeline.errors import IntegrityError
 from pipeline.index import Dataset
-from pipeline.layout import Layout
+from pipeline.layout import DatasetLayout
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.sources.base import Source
-from tests.pictures import jpeg, tree_hash
+from tests.images import jpeg_bytes, tree_hashes
 
 RECIPE = Recipe(sizes=(16, 54), encodings=(Encoding.parse("raw"),) * 2, shard_samples=4)
 
 
-class Filmed(Source):
+class FilmedSource(Source):
     """Twelve frames of two objects; half of them annotated, one of them bad."""
 
     def survey(self) -> Survey:
@@ -48,12 +48,12 @@ class Filmed(Source):
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
         for item in items:
-            yield b"bad" if item.name == "1/3" else jpeg(item.frame)
+            yield b"bad" if item.name == "1/3" else jpeg_bytes(item.frame)
 
 
 @pytest.fixture
 def filmed(tmp_path: Path) -> Path:
-    build_shards(Filmed(name="filmed", root=tmp_path), tmp_path / "out", RECIPE)
+    build_shards(FilmedSource(name="filmed", root=tmp_path), tmp_path / "out", RECIPE)
     return tmp_path / "out"
 
 
@@ -63,7 +63,7 @@ def test_the_index_keeps_videos_flags_and_boxes_at_each_size(filmed: Path) -> No
     assert index.words["user"] == ("P1",)
     assert index.text("group", 7) == "video 1"
     assert index["framing_issue"].tolist() == [-1, 1, -1, 1, -1, 1, -1, 1, 1, -1, 1]
-    assert [index[name][1] for name in QUALITY] == [0, 1, 0, 0, 1, 0, -1]
+    assert [index[name][1] for name in QUALITY_ISSUES] == [0, 1, 0, 0, 1, 0, -1]
     assert index["box_54"][0].tolist() == [27, 13, 5, 10]
     assert index["box_16"][1].tolist() == [-1, -1, -1, -1]
     assert index["box_16"].dtype == np.int16
@@ -77,15 +77,15 @@ def test_the_manifest_keeps_splits_hierarchy_and_what_was_left_out(filmed: Path)
 
 
 def test_finalizing_again_changes_nothing(filmed: Path) -> None:
-    before = tree_hash(filmed)
-    source = Filmed(name="filmed", root=filmed.parent)
-    finalize(make_plan("filmed", source.survey(), RECIPE), Layout(filmed))
-    assert tree_hash(filmed) == before
+    before = tree_hashes(filmed)
+    source = FilmedSource(name="filmed", root=filmed.parent)
+    finalize(make_plan("filmed", source.survey(), RECIPE), DatasetLayout(filmed))
+    assert tree_hashes(filmed) == before
 
 
 def test_records_of_another_plan_are_refused(filmed: Path) -> None:
-    source = Filmed(name="filmed", root=filmed.parent)
+    source = FilmedSource(name="filmed", root=filmed.parent)
     plan = make_plan("other", source.survey(), RECIPE)
-    commits = [read_commit(Layout(filmed).commit(shard)) for shard in range(plan.shards)]
+    commits = [read_commit(DatasetLayout(filmed).commit(shard)) for shard in range(plan.shards)]
     with pytest.raises(IntegrityError, match="belong to another plan"):
-        derive(plan, commits)
+        derive_files(plan, commits)

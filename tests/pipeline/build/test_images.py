@@ -1,4 +1,4 @@
-"""Every odd input becomes clean RGB or a clear reason."""
+"""Every odd input becomes clean RGB, or is rejected with a clear reason."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from pipeline.build.images import clean, encoded, pictures, resized
+from pipeline.build.images import clean_image, encode_image, encode_sizes, resize_to_square
 from pipeline.errors import IntegrityError
-from pipeline.records import Encoding, Item, Recipe, Resizing
-from tests.pictures import jpeg, picture
+from pipeline.records import Encoding, Item, Recipe, ResizeMethod
+from tests.images import jpeg_bytes, make_image
 
 ITEM = Item("it", 0)
 
@@ -32,7 +32,7 @@ def distance(one: Image.Image, other: Image.Image) -> float:
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA", "CMYK"])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
-def test_every_colour_mode_becomes_the_same_picture_in_rgb(mode: str, kind: str) -> None:
+def test_every_colour_mode_becomes_the_same_image_in_rgb(mode: str, kind: str) -> None:
     storable = {
         "PNG": {"L", "1", "P", "RGB", "RGBA", "LA"},
         "TIFF": {"L", "1", "P", "RGB", "RGBA", "LA", "CMYK"},
@@ -40,22 +40,22 @@ def test_every_colour_mode_becomes_the_same_picture_in_rgb(mode: str, kind: str)
     }
     if mode not in storable[kind]:
         pytest.skip(f"{kind} cannot store {mode}")
-    image = picture(1).convert(mode)
-    result = clean(saved(image, kind), ITEM)
+    image = make_image(1).convert(mode)
+    result = clean_image(saved(image, kind), ITEM)
     assert result.mode == "RGB"
     assert distance(result, image.convert("RGB")) < 6
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    result = np.asarray(clean(saved(Image.fromarray(ramp), "PNG"), ITEM))
+    result = np.asarray(clean_image(saved(Image.fromarray(ramp), "PNG"), ITEM))
     assert np.array_equal(result[..., 0].ravel(), np.arange(256))
 
 
 def test_transparent_parts_lie_on_white() -> None:
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     image.putpixel((0, 0), (255, 0, 0, 255))
-    result = clean(saved(image, "PNG"), ITEM)
+    result = clean_image(saved(image, "PNG"), ITEM)
     assert result.getpixel((0, 0)) == (255, 0, 0)
     assert result.getpixel((3, 3)) == (255, 255, 255)
 
@@ -64,30 +64,30 @@ def test_a_palette_with_a_transparent_colour_lies_on_white() -> None:
     image = Image.new("P", (2, 2), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.putpixel((0, 0), 0)
-    result = clean(saved(image, "PNG", transparency=0), ITEM)
+    result = clean_image(saved(image, "PNG", transparency=0), ITEM)
     assert result.getpixel((0, 0)) == (255, 255, 255)
     assert result.getpixel((1, 1)) == (10, 20, 30)
 
 
-def test_an_rgb_picture_may_have_a_transparent_colour_too() -> None:
+def test_an_rgb_image_may_have_a_transparent_colour_too() -> None:
     image = Image.new("RGB", (2, 2), (9, 9, 9))
     image.putpixel((1, 1), (200, 0, 0))
-    result = clean(saved(image, "PNG", transparency=(9, 9, 9)), ITEM)
+    result = clean_image(saved(image, "PNG", transparency=(9, 9, 9)), ITEM)
     assert result.getpixel((0, 0)) == (255, 255, 255)
     assert result.getpixel((1, 1)) == (200, 0, 0)
 
 
 @pytest.mark.parametrize("encoding", ["jpeg:95", "png"])
 def test_comments_and_profiles_of_the_source_are_not_stored_again(encoding: str) -> None:
-    plain = saved(picture(1), "JPEG")
-    wordy = saved(picture(1), "JPEG", comment=b"x" * 9999, icc_profile=b"y" * 9999, dpi=(3, 3))
+    plain = saved(make_image(1), "JPEG")
+    wordy = saved(make_image(1), "JPEG", comment=b"x" * 9999, icc_profile=b"y" * 9999, dpi=(3, 3))
     recipe = Recipe(sizes=(16,), encodings=(Encoding.parse(encoding),))
-    assert pictures(wordy, ITEM, recipe) == pictures(plain, ITEM, recipe)
+    assert encode_sizes(wordy, ITEM, recipe) == encode_sizes(plain, ITEM, recipe)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(orientation: int) -> None:
-    upright = picture(2)
+    upright = make_image(2)
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -97,13 +97,24 @@ def test_exif_orientation_is_undone(orientation: int) -> None:
     stored = upright.transpose(turns[orientation]) if orientation in turns else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    result = clean(saved(stored, "PNG", exif=exif), ITEM)
+    result = clean_image(saved(stored, "PNG", exif=exif), ITEM)
     assert np.array_equal(np.asarray(result), np.asarray(upright))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "BMP", "WEBP", "TIFF", "PPM"])
-def test_content_and_not_the_name_says_what_a_picture_is(kind: str) -> None:
-    assert distance(clean(saved(picture(3), kind), Item("called.jpg", 0)), picture(3)) < 20
+WEBP = pytest.param(
+    "WEBP", marks=pytest.mark.skipif(not features.check("webp"), reason="a Pillow without WebP")
+)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "BMP", WEBP, "TIFF", "PPM"])
+def test_content_and_not_the_name_says_what_a_image_is(kind: str) -> None:
+    assert distance(clean_image(saved(make_image(3), kind), Item("called.jpg", 0)), make_image(3)) < 20
+
+
+def test_a_pillow_without_webp_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "check", lambda _: False)
+    with pytest.raises(IntegrityError, match="built without WebP"):
+        clean_image(b"RIFF\0\0\0\0WEBP", ITEM)
 
 
 @pytest.mark.parametrize(
@@ -111,22 +122,22 @@ def test_content_and_not_the_name_says_what_a_picture_is(kind: str) -> None:
     [
         (b"", "empty"),
         (b"this is a text, not a picture", "not a picture"),
-        (jpeg(4, 200, 200)[: len(jpeg(4, 200, 200)) // 2], "truncated"),
+        (jpeg_bytes(4, 200, 200)[: len(jpeg_bytes(4, 200, 200)) // 2], "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "cannot be decoded|not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
 )
-def test_a_bad_picture_is_a_reason(data: bytes, reason: str) -> None:
+def test_a_bad_image_is_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(IntegrityError, match=reason):
-        clean(data, ITEM)
+        clean_image(data, ITEM)
 
 
-def test_every_cut_of_a_png_is_a_reason_or_the_whole_picture() -> None:
-    data = saved(picture(5), "PNG")
-    whole = np.asarray(picture(5))
+def test_every_cut_of_a_png_is_a_reason_or_the_whole_image() -> None:
+    data = saved(make_image(5), "PNG")
+    whole = np.asarray(make_image(5))
     for length in range(0, len(data), 7):
         try:
-            result = clean(data[:length], ITEM)
+            result = clean_image(data[:length], ITEM)
         except IntegrityError:
             continue
         assert np.array_equal(np.asarray(result), whole)
@@ -134,66 +145,62 @@ def test_every_cut_of_a_png_is_a_reason_or_the_whole_picture() -> None:
 
 def test_a_decompression_bomb_is_refused_before_it_takes_memory() -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", 16384, 16384, 8, 2, 0, 0, 0)
     rows = zlib.compress(bytes(10_000_000), 9)
-    bomb = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     tracemalloc.start()
     with pytest.raises(IntegrityError, match="16384 x 16384 pixels are more than the limit"):
-        clean(bomb, ITEM)
+        clean_image(bomb, ITEM)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
 
 
 def test_a_crop_is_taken_before_resizing_and_an_impossible_one_is_a_reason() -> None:
-    image = picture(6)
-    result = clean(saved(image, "PNG"), ITEM._replace(crop=(5, 6, 25, 26)))
+    image = make_image(6)
+    result = clean_image(saved(image, "PNG"), ITEM._replace(crop=(5, 6, 25, 26)))
     assert np.array_equal(np.asarray(result), np.asarray(image)[6:26, 5:25])
     with pytest.raises(IntegrityError, match="lies outside"):
-        clean(saved(image, "PNG"), ITEM._replace(crop=(50, 0, 60, 10)))
+        clean_image(saved(image, "PNG"), ITEM._replace(crop=(50, 0, 60, 10)))
 
 
 def test_inverting_swaps_black_and_white() -> None:
     image = Image.new("1", (3, 3), 1)
-    assert clean(saved(image, "PNG"), ITEM._replace(invert=True)).getpixel((1, 1)) == (0, 0, 0)
+    assert clean_image(saved(image, "PNG"), ITEM._replace(invert=True)).getpixel((1, 1)) == (0, 0, 0)
 
 
-def test_arrays_are_pictures_too() -> None:
+def test_arrays_are_images_too() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert np.array_equal(np.asarray(clean(grey, ITEM))[..., 2], grey)
+    assert np.array_equal(np.asarray(clean_image(grey, ITEM))[..., 2], grey)
 
 
 def test_squash_keeps_all_and_crop_keeps_the_middle() -> None:
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (20, 0, 40, 20))
-    cropped = np.asarray(resized(image, 8, Resizing("crop", "bilinear")))
-    squashed = np.asarray(resized(image, 8, Resizing("squash")))
+    cropped = np.asarray(resize_to_square(image, 8, ResizeMethod("crop", "bilinear")))
+    squashed = np.asarray(resize_to_square(image, 8, ResizeMethod("squash")))
     assert (cropped[:, 1:7, 2] > 250).all()
     assert squashed[4, 0, 0] > 250
     assert squashed[4, 4, 2] > 250
 
 
 @pytest.mark.parametrize("encoding", ["jpeg:95", "png", "raw"])
-def test_what_is_stored_is_the_picture(encoding: str) -> None:
-    data = encoded(picture(7), Encoding.parse(encoding))
+def test_what_is_stored_is_the_image(encoding: str) -> None:
+    data = encode_image(make_image(7), Encoding.parse(encoding))
     if encoding == "raw":
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
     else:
         pixels = np.asarray(Image.open(io.BytesIO(data)))
     assert pixels.shape == (30, 40, 3)
-    error = np.abs(pixels.astype(int) - np.asarray(picture(7))).mean()
+    error = np.abs(pixels.astype(int) - np.asarray(make_image(7))).mean()
     assert error <= (3 if encoding == "jpeg:95" else 0)
 
 
-def test_all_sizes_come_from_one_decode_of_the_full_picture() -> None:
-    data = jpeg(8, 300, 200)
+def test_all_sizes_come_from_one_decode_of_the_full_image() -> None:
+    data = jpeg_bytes(8, 300, 200)
     recipe = Recipe(sizes=(16, 64), encodings=(Encoding.parse("raw"),) * 2)
-    small, large = (np.load(io.BytesIO(part)) for part in pictures(data, ITEM, recipe))
+    small, large = (np.load(io.BytesIO(part)) for part in encode_sizes(data, ITEM, recipe))
     full = Image.open(io.BytesIO(data))
     lanczos = Image.Resampling.LANCZOS
     assert np.array_equal(small, np.asarray(full.resize((16, 16), lanczos)))

@@ -13,7 +13,7 @@ import pytest
 from pipeline.build.__main__ import main
 from pipeline.command import run_command
 from pipeline.index import Dataset
-from tests.pictures import tree_hash
+from tests.images import tree_hashes
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +30,7 @@ def test_the_demo_builds_and_its_classes_can_be_told_apart_by_split(tmp_path: Pa
     assert (
         run_command(
             main,
-            command(
-                "--dataset",
-                "demo",
-                "--out",
-                tmp_path / "demo",
-                "--limit-per-class",
-                2,
-                "--sizes",
-                84,
-            ),
+            command("--dataset", "demo", "--out", tmp_path / "demo", "--limit-per-class", 2, "--sizes", 84),
         )
         == 0
     )
@@ -52,15 +43,7 @@ def test_the_report_is_json_when_asked(
 ) -> None:
     (photos / "cat" / "000.jpg").write_text("not a picture")
     arguments = command(
-        "--dataset",
-        "folder",
-        "--source",
-        photos,
-        "--out",
-        tmp_path / "o",
-        "--json",
-        "--name",
-        "pets",
+        "--dataset", "folder", "--source", photos, "--out", tmp_path / "o", "--json", "--name", "pets"
     )
     assert run_command(main, arguments) == 0
     (report,) = json.loads(capsys.readouterr().out)
@@ -68,9 +51,7 @@ def test_the_report_is_json_when_asked(
     assert report["quarantined"][0]["name"] == "cat/000.jpg"
 
 
-def test_a_dry_run_writes_nothing(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_writes_nothing(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = command(
         "--dataset", "folder", "--source", photos, "--out", tmp_path / "o", "--dry-run", "--json"
     )
@@ -94,57 +75,34 @@ def test_a_dry_run_writes_nothing(
     ],
 )
 def test_a_request_that_cannot_be_met_says_why(
-    arguments: list[str],
-    code: int,
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(main, command(*arguments, "--out", tmp_path / "o")) == code
     assert message in capsys.readouterr().err
 
 
-def test_a_scheduler_tells_an_array_task_its_number(
+def test_an_array_task_has_its_number_from_the_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [
-        "--dataset",
-        "demo",
-        "--limit-per-class",
-        "2",
-        "--sizes",
-        "84",
-        "--shard-samples",
-        "20",
-    ]
+    arguments = ["--dataset", "demo", "--limit-per-class", "2", "--sizes", "84", "--shard-samples", "20"]
     for task in "10":
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
         monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
-        assert (
-            run_command(main, command(*arguments, "--engine", "array", "--out", tmp_path / "array"))
-            == 0
-        )
+        assert run_command(main, command(*arguments, "--engine", "array", "--out", tmp_path / "array")) == 0
     assert run_command(main, command(*arguments, "--out", tmp_path / "local")) == 0
-    assert tree_hash(tmp_path / "array") == tree_hash(tmp_path / "local")
+    assert tree_hashes(tmp_path / "array") == tree_hashes(tmp_path / "local")
 
 
-def test_strict_ends_with_code_four(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_strict_ends_with_code_four(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "cat" / "000.jpg").write_text("not a picture")
-    arguments = command(
-        "--dataset", "folder", "--source", photos, "--out", tmp_path / "o", "--strict"
-    )
+    arguments = command("--dataset", "folder", "--source", photos, "--out", tmp_path / "o", "--strict")
     assert run_command(main, arguments) == 4
     assert "cat/000.jpg" in capsys.readouterr().err
 
 
 def test_help_shows_examples_and_exit_codes() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "pipeline.build", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-m", "pipeline.build", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "python -m pipeline.build --dataset omniglot" in shown
     assert "exit codes:" in shown

@@ -1,4 +1,4 @@
-"""The plan is a pure function of what the source holds and what is asked."""
+"""The plan is a pure function of the source's contents and the recipe."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def test_videos_keep_their_order_and_shuffled_mixes_classes() -> None:
     assert sum(one != two for one, two in pairwise(mixed)) > 30
 
 
-def test_a_limit_keeps_so_many_of_each_class_and_the_same_ones_as_without() -> None:
+def test_a_limit_keeps_the_first_images_of_each_class() -> None:
     limited = make_plan("set", survey(), Recipe(limit_per_class=25))
     assert Counter(limited.items["class_id"].to_pylist()) == {0: 25, 1: 25, 2: 20}
     assert names(limited)[:25] == names(make_plan("set", survey(), Recipe()))[:25]
 
 
-def test_the_hash_knows_everything_that_decides_a_byte() -> None:
+def test_the_hash_depends_on_everything_that_decides_a_byte() -> None:
     base = make_plan("set", survey(), Recipe())
     assert base.hash == make_plan("set", survey(), Recipe()).hash
     others = [
@@ -74,11 +74,7 @@ def test_the_hash_knows_everything_that_decides_a_byte() -> None:
         make_plan("set", survey(), Recipe(sizes=(84,))),
         make_plan("set", survey(ordered=True), Recipe()),
         make_plan("set", survey(listing=items((50, 30, 19))), Recipe()),
-        make_plan(
-            "set",
-            survey(listing=[*items()[:-1], items()[-1]._replace(crop=(0, 0, 1, 1))]),
-            Recipe(),
-        ),
+        make_plan("set", survey(listing=[*items()[:-1], items()[-1]._replace(crop=(0, 0, 1, 1))]), Recipe()),
         make_plan(
             "set",
             Survey(classes=CLASSES, items=items(), files=(SourceFile(name="a.tar", bytes=5),)),
@@ -104,7 +100,7 @@ def test_every_row_is_in_one_shard_and_a_written_plan_gives_it_back(tmp_path: Pa
         entry for entry in listing if isinstance(entry, Item)
     )
     assert read[0].class_names == ("a", "b", "c")
-    assert read_plan_header(tmp_path / "plan.parquet")["hash"] == plan.hash
+    assert read_plan_header(tmp_path / "plan.parquet").hash == plan.hash
 
 
 def test_writing_a_plan_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -127,7 +123,5 @@ def test_a_video_is_not_cut_where_that_costs_little_balance() -> None:
 def test_rejected_items_are_kept_and_nothing_but_rejected_is_an_error() -> None:
     plan = make_plan("set", survey(listing=[Rejected("x", "bad"), *items()]), Recipe())
     assert plan.rejected == (Rejected("x", "bad"),)
-    with pytest.raises(
-        IntegrityError, match="no picture that can be built; 1 were rejected, the first: x"
-    ):
+    with pytest.raises(IntegrityError, match="no picture that can be built; 1 were rejected, the first: x"):
         make_plan("set", survey(listing=[Rejected("x", "bad")]), Recipe())

@@ -37,7 +37,7 @@ def test_a_header_is_the_one_that_tarfile_would_write() -> None:
     assert member_header("000000012.json", 12345) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
-def test_a_place_points_at_the_very_bytes(tmp_path: Path) -> None:
+def test_a_location_is_that_of_the_bytes_written(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "a.tar") as writer:
         writer.add("k0", [("cls", b"1"), ("jpg", b"first")], "jpg")
         place = writer.add("k1", [("cls", b"1"), ("jpg", b"second"), ("json", b"{}")], "jpg")
@@ -61,7 +61,7 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_shard_without_samples_is_no_file(tmp_path: Path) -> None:
+def test_a_shard_without_samples_has_no_file(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "a.tar") as writer:
         assert writer.commit() is None
     assert list(tmp_path.iterdir()) == []
