@@ -1,1 +1,1 @@
-"""Looking at shards and episodes: tables, image sheets, one HTML page; `python -m pipeline.show`."""
+"""Show shards and episodes as tables, image sheets and one HTML page: `python -m pipeline.show`."""

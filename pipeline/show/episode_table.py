@@ -1,4 +1,4 @@
-"""An episode's classes as a table, and the episode for machines."""
+"""An episode's classes as a table, and the episode as JSON values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from pipeline.show.episode import EpisodeView
 
 
 def episode_table(view: EpisodeView, *, plain: bool) -> Table:
-    """One row for each class; without lines and colours where nobody looks."""
-    grid = Table(
-        box=None if plain else box.SIMPLE_HEAD,
-        header_style="" if plain else "bold",
-        pad_edge=False,
-    )
+    """One row for each class; `plain` leaves out lines and colours, for pipes and files."""
+    grid = Table(box=None if plain else box.SIMPLE_HEAD, header_style="" if plain else "bold", pad_edge=False)
     grid.add_column("label", justify="right", no_wrap=True)
     grid.add_column("class", no_wrap=True)
     grid.add_column("split", no_wrap=True)
@@ -31,5 +27,5 @@ def episode_table(view: EpisodeView, *, plain: bool) -> Table:
 
 
 def episode_values(view: EpisodeView) -> dict[str, object]:
-    """The plan as `samplers.Replay` reads it, and H."""
+    """The plan as `samplers.Replay` reads it, and the support positions in H."""
     return {**view.plan.described(), "digest": view.plan.digest, "h": view.h.tolist()}

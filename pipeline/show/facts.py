@@ -1,4 +1,4 @@
-"""What there is to say about a dataset in numbers; the index is read once, no picture is."""
+"""The numbers that describe a dataset, counted from its index; no image is read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pipeline.index import Dataset
 from pipeline.records import SPLITS
 
-UNITS: Final = ("B", "kB", "MB", "GB", "TB")
-STEP: Final = 1000  # disks are sold, and `ls -h --si` counts, in thousands
-TENS: Final = 100
+BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+UNIT_STEP: Final = 1000  # as disks are sold, and as `ls -h --si` counts
+SHORT_COUNT: Final = 100  # below it, a number has one digit after the point
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class SizeFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class DatasetFacts:
     """One dataset in numbers."""
 
     name: str
@@ -62,15 +62,15 @@ class Facts:
         return sum(size.bytes for size in self.sizes)
 
 
-def facts(dataset: Dataset) -> Facts:
+def dataset_facts(dataset: Dataset) -> DatasetFacts:
     """Count classes, splits, sizes, users and videos."""
     manifest, index = dataset.manifest, dataset.index
     encodings = dict(zip(manifest.recipe.sizes, manifest.recipe.encodings, strict=True))
-    return Facts(
+    return DatasetFacts(
         name=manifest.name,
         classes=len(manifest.classes),
         samples=len(index),
-        splits=tuple(_splits(dataset)),
+        splits=tuple(_split_facts(dataset)),
         sizes=tuple(
             SizeFacts(
                 size=size,
@@ -81,14 +81,14 @@ def facts(dataset: Dataset) -> Facts:
             for size, files in manifest.shards.items()
         ),
         quarantined=len(manifest.quarantined),
-        users=_distinct(dataset, "user"),
-        groups=_distinct(dataset, "group"),
+        users=_count_distinct(dataset, "user"),
+        groups=_count_distinct(dataset, "group"),
         class_samples=np.diff(index.class_starts),
         class_splits=class_splits(dataset),
     )
 
 
-def _splits(dataset: Dataset) -> Iterable[SplitFacts]:
+def _split_facts(dataset: Dataset) -> Iterable[SplitFacts]:
     index, words = dataset.index, dataset.index.words["split"]
     pairs = np.unique(index["class_id"].astype(np.int64) * len(words) + index["split"])
     classes = np.bincount(pairs % len(words), minlength=len(words))
@@ -108,24 +108,24 @@ def class_splits(dataset: Dataset) -> tuple[str, ...]:
     return tuple(words[code] if code >= 0 else "" for code in only.tolist())
 
 
-def _distinct(dataset: Dataset, column: str) -> int:
-    """How many different texts there are, the empty one not counted."""
+def _count_distinct(dataset: Dataset, column: str) -> int:
+    """Count the different texts of a column, without the empty one."""
     words = dataset.index.words[column]
     used = np.bincount(dataset.index[column], minlength=len(words)) > 0
     return sum(bool(use) and word != "" for word, use in zip(words, used, strict=True))
 
 
-def text_bytes(count: float) -> str:
-    """Bytes for people.
+def readable_bytes(count: float) -> str:
+    """A number of bytes for people.
 
-    >>> text_bytes(999), text_bytes(1500), text_bytes(123_456_789)
+    >>> readable_bytes(999), readable_bytes(1500), readable_bytes(123_456_789)
     ('999 B', '1.5 kB', '123 MB')
     """
     power = 0
-    while count >= STEP and power < len(UNITS) - 1:
-        count, power = count / STEP, power + 1
-    digits = 1 if power and count < TENS else 0
-    return f"{count:,.{digits}f} {UNITS[power]}"
+    while count >= UNIT_STEP and power < len(BYTE_UNITS) - 1:
+        count, power = count / UNIT_STEP, power + 1
+    digits = 1 if power and count < SHORT_COUNT else 0
+    return f"{count:,.{digits}f} {BYTE_UNITS[power]}"
 
 
 def plural(count: int, word: str) -> str:
@@ -138,12 +138,12 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}{ending}"
 
 
-def totals(all_facts: Sequence[Facts]) -> str:
+def totals_line(all_facts: Sequence[DatasetFacts]) -> str:
     """The whole set in one line."""
     parts = [
         plural(len(all_facts), "dataset"),
         plural(sum(f.classes for f in all_facts), "class"),
         plural(sum(f.samples for f in all_facts), "picture"),
-        text_bytes(sum(f.bytes for f in all_facts)),
+        readable_bytes(sum(f.bytes for f in all_facts)),
     ]
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""How many classes have how many pictures, as bars."""
+"""A histogram of the classes by their number of images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.show.facts import Facts
+from pipeline.show.facts import DatasetFacts
 
-BARS: Final = 28
-SKEW: Final = 30  # largest over smallest class; beyond it, bars grow in width by a factor
+HISTOGRAM_BARS: Final = 28  # at most
+LOGARITHMIC_RATIO: Final = 30  # largest over smallest class; above it, the scale is logarithmic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bar:
-    """The classes with `first` to `last` pictures."""
+class HistogramBar:
+    """The classes with `first` to `last` images."""
 
     first: int
     last: int
@@ -30,24 +30,24 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Histogram:
+class ClassSizeHistogram:
     """Bars from the smallest to the largest class; none if all classes are of one size."""
 
-    bars: tuple[Bar, ...]
+    bars: tuple[HistogramBar, ...]
     smallest: int
     median: int
     largest: int
     logarithmic: bool
 
 
-def histogram(facts: Facts) -> Histogram:
-    """Bars of equal width, or of equal ratio where sizes are very different."""
+def count_class_sizes(facts: DatasetFacts) -> ClassSizeHistogram:
+    """Count classes in bars of equal width, or of equal ratio where sizes are very different."""
     sizes = facts.class_samples
     smallest, largest = int(sizes.min()), int(sizes.max())
-    logarithmic = largest > SKEW * max(smallest, 1)
-    edges = _edges(smallest, largest, logarithmic=logarithmic)
-    return Histogram(
-        bars=tuple(_bars(facts, edges)) if smallest < largest else (),
+    logarithmic = largest > LOGARITHMIC_RATIO * max(smallest, 1)
+    edges = _bar_edges(smallest, largest, logarithmic=logarithmic)
+    return ClassSizeHistogram(
+        bars=tuple(_count_bars(facts, edges)) if smallest < largest else (),
         smallest=smallest,
         median=int(np.median(sizes)),
         largest=largest,
@@ -55,24 +55,24 @@ def histogram(facts: Facts) -> Histogram:
     )
 
 
-def _edges(smallest: int, largest: int, *, logarithmic: bool) -> NDArray[np.int64]:
-    """First number of pictures of each bar, and the end; whole and different numbers."""
+def _bar_edges(smallest: int, largest: int, *, logarithmic: bool) -> NDArray[np.int64]:
+    """The first number of images of each bar, and the end of the last; all are different."""
     if logarithmic:
-        growing = np.geomspace(max(smallest, 1), largest + 1, BARS + 1)
+        growing = np.geomspace(max(smallest, 1), largest + 1, HISTOGRAM_BARS + 1)
         growing[0] = smallest
         return np.unique(np.rint(growing).astype(np.int64))
-    step = max(1, -(-(largest - smallest + 1) // BARS))
+    step = max(1, -(-(largest - smallest + 1) // HISTOGRAM_BARS))
     return np.array(range(smallest, largest + step + 1, step), np.int64)
 
 
-def _bars(facts: Facts, edges: NDArray[np.int64]) -> list[Bar]:
+def _count_bars(facts: DatasetFacts, edges: NDArray[np.int64]) -> list[HistogramBar]:
     splits = tuple(dict.fromkeys(facts.class_splits))
     codes = np.array([splits.index(split) for split in facts.class_splits])
     bins = np.searchsorted(edges, facts.class_samples, side="right") - 1
     counts = np.zeros((len(edges) - 1, len(splits)), np.int64)
     np.add.at(counts, (bins, codes), 1)
     return [
-        Bar(
+        HistogramBar(
             first=int(edges[place]),
             last=int(edges[place + 1]) - 1,
             classes={split: int(n) for split, n in zip(splits, row, strict=True) if n},

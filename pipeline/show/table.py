@@ -1,4 +1,4 @@
-"""A shard set as a table, and the same for machines."""
+"""A shard set as a table, and the same as JSON values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from pipeline.show.facts import Facts, text_bytes
+from pipeline.show.facts import DatasetFacts, readable_bytes
 
 
-def table(all_facts: Sequence[Facts], *, plain: bool) -> Table:
-    """One row for each dataset and one for the sum; without lines and colours where nobody looks."""
-    joint = ", " if plain else "\n"
+def dataset_table(all_facts: Sequence[DatasetFacts], *, plain: bool) -> Table:
+    """One row for each dataset, and a total; `plain` leaves out lines and colours, for pipes and files."""
+    separator = ", " if plain else "\n"
     grid = Table(
         box=None if plain else box.SIMPLE_HEAD,
         show_footer=not plain and len(all_facts) > 1,
         header_style="" if plain else "bold",
         pad_edge=False,
     )
-    footers = ("total", *_sums(all_facts))
+    footers = ("total", *_total_cells(all_facts))
     for name, side, foot in zip(
         ("dataset", "classes", "pictures", "on disk", "left out"),
         ("left", "right", "right", "right", "right"),
@@ -34,25 +34,25 @@ def table(all_facts: Sequence[Facts], *, plain: bool) -> Table:
             facts.name,
             f"{facts.classes:,}",
             f"{facts.samples:,}",
-            text_bytes(facts.bytes),
+            readable_bytes(facts.bytes),
             f"{facts.quarantined:,}",
-            joint.join(f"{s.label} {s.classes:,} / {s.samples:,}" for s in facts.splits),
-            joint.join(f"{s.size} px {s.encoding} {text_bytes(s.bytes)}" for s in facts.sizes),
+            separator.join(f"{s.label} {s.classes:,} / {s.samples:,}" for s in facts.splits),
+            separator.join(f"{s.size} px {s.encoding} {readable_bytes(s.bytes)}" for s in facts.sizes),
         )
     return grid
 
 
-def _sums(all_facts: Sequence[Facts]) -> tuple[str, str, str, str]:
+def _total_cells(all_facts: Sequence[DatasetFacts]) -> tuple[str, str, str, str]:
     return (
         f"{sum(facts.classes for facts in all_facts):,}",
         f"{sum(facts.samples for facts in all_facts):,}",
-        text_bytes(sum(facts.bytes for facts in all_facts)),
+        readable_bytes(sum(facts.bytes for facts in all_facts)),
         f"{sum(facts.quarantined for facts in all_facts):,}",
     )
 
 
-def values(facts: Facts) -> dict[str, object]:
-    """The row for machines."""
+def dataset_values(facts: DatasetFacts) -> dict[str, object]:
+    """The row of one dataset as JSON values."""
     return {
         "dataset": facts.name,
         "classes": facts.classes,
@@ -62,8 +62,7 @@ def values(facts: Facts) -> dict[str, object]:
         "users": facts.users,
         "groups": facts.groups,
         "splits": {
-            split.name: {"classes": split.classes, "samples": split.samples}
-            for split in facts.splits
+            split.name: {"classes": split.classes, "samples": split.samples} for split in facts.splits
         },
         "sizes": {
             str(size.size): {"encoding": size.encoding, "bytes": size.bytes, "tars": size.tars}

@@ -1,1 +1,1 @@
-"""Checking built datasets byte by byte and repairing them; `python -m pipeline.verify` is the command."""
+"""Check built datasets byte by byte and repair them: `python -m pipeline.verify`."""

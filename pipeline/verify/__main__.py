@@ -1,4 +1,4 @@
-"""The checking command: built shards against their manifest, index and records, and their repair.
+"""The command that checks shards against their manifest, index and records, and repairs them.
 
 python -m pipeline.verify shards/md --repair
 """
@@ -14,23 +14,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from pipeline.build.flags import add_source_flags
-from pipeline.command import parser, run_command
+from pipeline.build.flags import add_source_flags, source_options
+from pipeline.command import command_parser, run_command
 from pipeline.errors import UsageError
-from pipeline.index import dataset_folders
-from pipeline.layout import Layout
+from pipeline.index import dataset_folders, is_dataset
+from pipeline.layout import DatasetLayout
 from pipeline.process import usable_cores
 from pipeline.sources.base import Source
 from pipeline.sources.catalogue import ENTRIES, SourceOptions, find_member, open_source
-from pipeline.verify.damage import CURES, Problem, Report
+from pipeline.verify.damage import CURES, CheckReport, DatasetProblem
 from pipeline.verify.dataset import check_dataset
 from pipeline.verify.rederive import recorded_name
 from pipeline.verify.repair import needs_source, repair
 
-__all__ = ["Problem", "Report", "repair", "verify"]
+__all__ = ["CheckReport", "DatasetProblem", "repair", "verify"]
 
-LISTED: Final = 5  # problems of one file that are written out; --json has them all
-EXAMPLES: Final = """\
+PRINTED_PROBLEMS: Final = 5  # of one file; --json has them all
+VERIFY_EXAMPLES: Final = """\
   python -m pipeline.verify shards/md                     every dataset below shards/md
   python -m pipeline.verify shards/md/omniglot --json     one dataset, for a script
   python -m pipeline.verify shards/md --repair            mend; sources are expected in data/<dataset>
@@ -38,79 +38,67 @@ EXAMPLES: Final = """\
 """
 
 
-def verify(root: str | Path, *, workers: int = 0, quiet: bool = True) -> Report:
+def verify(root: str | Path, *, workers: int = 0, quiet: bool = True) -> CheckReport:
     """Check one dataset, or every dataset in a folder. Raises SourceMissing if there is none."""
-    report = Report()
+    report = CheckReport()
     for folder in dataset_folders(Path(root)):
         report += check_dataset(folder, workers=workers or usable_cores(), quiet=quiet)
-    return report + Report(problems=tuple(_bare(Path(root))))
+    return report + CheckReport(problems=tuple(_lost_datasets(Path(root))))
 
 
-def _bare(root: Path) -> list[Problem]:
-    """Folders of tars that lost manifest and records, and so no longer count as datasets."""
-    folders = [] if _is_known(root) else [child for child in root.iterdir() if child.is_dir()]
-    lost = [c for c in sorted(folders) if not _is_known(c) and any(c.glob("*/shard-*.tar"))]
+def _lost_datasets(root: Path) -> list[DatasetProblem]:
+    """Folders of tars without manifest and records, which no longer count as datasets."""
+    folders = [] if is_dataset(root) else [child for child in root.iterdir() if child.is_dir()]
+    lost = [c for c in sorted(folders) if not is_dataset(c) and any(c.glob("*/shard-*.tar"))]
     what = "is missing, and so are the records in .build: nothing says what these tars are"
-    return [Problem(dataset=c.name, file="dataset.json", what=what, remedy="lost") for c in lost]
-
-
-def _is_known(folder: Path) -> bool:
-    layout = Layout(folder)
-    return layout.manifest.exists() or layout.work.is_dir()
+    file = "dataset.json"
+    return [DatasetProblem(dataset=c.name, file=file, what=what, remedy="lost") for c in lost]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, mend if asked to, say what was found."""
+    """Check, repair if asked to, print the report."""
     arguments = _parser().parse_args(argv)
     folders = dataset_folders(arguments.path)
     if arguments.dataset and len(folders) > 1:
         raise UsageError(f"--dataset says what one dataset is; {arguments.path} has {len(folders)}")
     report = before = verify(arguments.path, workers=arguments.workers, quiet=arguments.quiet)
     if arguments.repair and not report.ok:
-        report = _repaired(folders, report, arguments)
+        report = _repair_all(folders, report, arguments)
     if arguments.json:
-        sys.stdout.write(json.dumps(_values(report, before), indent=1) + "\n")
+        sys.stdout.write(json.dumps(_report_values(report, before), indent=1) + "\n")
     else:
-        sys.stdout.writelines(f"{line}\n" for line in _lines(report, before, arguments))
+        sys.stdout.writelines(f"{line}\n" for line in _report_lines(report, before, arguments))
     return report.exit_code
 
 
-def _repaired(folders: Sequence[Path], report: Report, arguments: Namespace) -> Report:
-    """Mend one dataset after the other; the report afterwards."""
-    after = Report()
+def _repair_all(folders: Sequence[Path], report: CheckReport, arguments: Namespace) -> CheckReport:
+    """Repair one dataset after the other; the report of the checks afterwards."""
+    after = CheckReport()
     for folder in folders:
         name = folder.resolve().name
         problems = tuple(problem for problem in report.problems if problem.dataset == name)
-        before = Report(datasets=(name,), problems=problems)
+        before = CheckReport(datasets=(name,), problems=problems)
         source = None
         if needs_source(folder, before):
-            source = _source(folder, arguments, alone=len(folders) == 1)
-        after += repair(
-            folder, source, report=before, workers=arguments.workers, quiet=arguments.quiet
-        )
-    return after + Report(problems=tuple(p for p in report.problems if p.remedy == "lost"))
+            source = _open_source(folder, arguments, alone=len(folders) == 1)
+        after += repair(folder, source, report=before, workers=arguments.workers, quiet=arguments.quiet)
+    return after + CheckReport(problems=tuple(p for p in report.problems if p.remedy == "lost"))
 
 
-def _source(folder: Path, arguments: Namespace, *, alone: bool) -> Source:
-    name = recorded_name(Layout(folder))
+def _open_source(folder: Path, arguments: Namespace, *, alone: bool) -> Source:
+    name = recorded_name(DatasetLayout(folder))
     kind = arguments.dataset or name
     if kind not in ENTRIES:
         raise UsageError(
             f"{folder} was built under the name {name!r}, which says nothing of its source; add "
             "--dataset (folder, for instance) and --source, as in the build"
         )
-    options = SourceOptions(
-        name=name,
-        split_by=arguments.split_by,
-        protocol=arguments.protocol,
-        frame_step=arguments.frame_step,
-        max_frames=arguments.max_frames,
-    )
-    return open_source(kind, _place(kind, arguments.source, options, alone=alone), options)
+    options = source_options(arguments, name)
+    return open_source(kind, _source_path(kind, arguments.source, options, alone=alone), options)
 
 
-def _place(kind: str, given: Path | None, options: SourceOptions, *, alone: bool) -> Path:
-    """Where the source lies: where the build would look for it, alone or as one of a family."""
+def _source_path(kind: str, given: Path | None, options: SourceOptions, *, alone: bool) -> Path:
+    """Where the build would look for the source, alone or as one of a family."""
     if given is not None and alone:
         return given
     family = ENTRIES[kind].family
@@ -120,15 +108,16 @@ def _place(kind: str, given: Path | None, options: SourceOptions, *, alone: bool
     return find_member(kind, given or Path("data") / family, options) or own
 
 
-def _lines(report: Report, before: Report, arguments: Namespace) -> Iterator[str]:
-    """For people: every problem with its cure, then the sum."""
+def _report_lines(report: CheckReport, before: CheckReport, arguments: Namespace) -> Iterator[str]:
+    """The report for people: every problem with its cure, then the totals."""
     for (dataset, file), group in groupby(before.problems, lambda p: (p.dataset, p.file)):
         problems = list(group)
-        for problem in problems[:LISTED]:
+        for problem in problems[:PRINTED_PROBLEMS]:
             cure = "" if arguments.repair and report.ok else f"; {CURES[problem.remedy]}"
             yield f"{problem.kind}: {problem}{cure}"
-        if len(problems) > LISTED:
-            yield f"  and {len(problems) - LISTED:,} more in {dataset}/{file}; --json lists them"
+        if len(problems) > PRINTED_PROBLEMS:
+            more = len(problems) - PRINTED_PROBLEMS
+            yield f"  and {more:,} more in {dataset}/{file}; --json lists them"
     yield (
         f"{', '.join(report.datasets)}: read {report.files:,} files, {report.bytes / 1e6:,.1f} MB, "
         f"and compared {report.members:,} tar members with the index"
@@ -142,8 +131,8 @@ def _lines(report: Report, before: Report, arguments: Namespace) -> Iterator[str
         yield f"{damaged:,} problems"
 
 
-def _values(report: Report, before: Report) -> dict[str, object]:
-    """For machines: the same, all of it."""
+def _report_values(report: CheckReport, before: CheckReport) -> dict[str, object]:
+    """The report for machines, with every problem."""
     return {
         "ok": report.ok,
         "datasets": report.datasets,
@@ -159,14 +148,15 @@ def _values(report: Report, before: Report) -> dict[str, object]:
 
 
 def _parser() -> ArgumentParser:
-    flags = parser("pipeline.verify", "Check shards byte by byte; mend what is damaged.", EXAMPLES)
+    flags = command_parser(
+        "pipeline.verify", "Check shards byte by byte; mend what is damaged.", VERIFY_EXAMPLES
+    )
     flags.add_argument("path", type=Path, help="a dataset, or a folder of datasets")
     flags.add_argument("--workers", type=int, default=0, metavar="N", help="threads (usable cores)")
     flags.add_argument("--quiet", action="store_true", help="no progress")
     flags.add_argument("--json", action="store_true", help="the report as JSON")
     mend = flags.add_argument_group(
-        "repair",
-        "Options of the build are repeated here if the source is needed and they were used.",
+        "repair", "Options of the build are repeated here if the source is needed and they were used."
     )
     mend.add_argument("--repair", action="store_true", help="build again what is damaged")
     mend.add_argument("--dataset", default="", metavar="NAME", help="what the source is (its name)")

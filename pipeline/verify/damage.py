@@ -1,4 +1,4 @@
-"""What a check of shards can find, and what would mend it."""
+"""The problems that a check of shards can find, and what would repair them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.layout import DatasetLayout
 
 Remedy: TypeAlias = Literal["shard", "plan", "idx", "summary", "wids", "build", "lost", "none"]
 Kind: TypeAlias = Literal["damaged", "unfinished", "warning"]
@@ -24,8 +25,8 @@ CURES: Final[dict[Remedy, str]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """One thing that is not as it should be."""
+class DatasetProblem:
+    """One thing that is damaged, missing or superfluous in a dataset."""
 
     dataset: str
     file: str
@@ -34,13 +35,13 @@ class Problem:
     remedy: Remedy
     shard: int = -1
     key: str = ""
-    """The sample, where one is meant."""
+    """The sample, if the problem is in one."""
     offset: int = -1
-    """Bytes from the start of the file, where a place is meant."""
+    """Bytes from the start of the file, if the place is known."""
 
     @property
     def kind(self) -> Kind:
-        """How grave it is."""
+        """How serious it is."""
         if self.remedy == "build":
             return "unfinished"
         return "warning" if self.remedy == "none" else "damaged"
@@ -52,20 +53,18 @@ class Problem:
         return f"{self.dataset}/{self.file}{where}: {self.what}"
 
 
-class Findings(list[Problem]):
-    """The problems of one dataset, or of one of its shards, as they come."""
+class ProblemList(list[DatasetProblem]):
+    """The problems of one dataset, or of one of its shards, in the order of their discovery."""
 
-    def __init__(self, root: Path, shard: int = -1) -> None:
+    def __init__(self, layout: DatasetLayout, shard: int = -1) -> None:
         super().__init__()
-        self._root, self._shard = root, shard
+        self.layout, self._shard = layout, shard
 
-    def note(
-        self, file: Path, what: str, remedy: Remedy, *, key: str = "", offset: int = -1
-    ) -> None:
-        """One more problem."""
-        problem = Problem(
-            dataset=self._root.resolve().name,
-            file=file.relative_to(self._root).as_posix(),
+    def note(self, file: Path, what: str, remedy: Remedy, *, key: str = "", offset: int = -1) -> None:
+        """Add a problem."""
+        problem = DatasetProblem(
+            dataset=self.layout.root.resolve().name,
+            file=file.relative_to(self.layout.root).as_posix(),
             what=what,
             remedy=remedy,
             shard=self._shard,
@@ -76,11 +75,11 @@ class Findings(list[Problem]):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """What a check came to."""
+class CheckReport:
+    """The result of a check."""
 
     datasets: tuple[str, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[DatasetProblem, ...] = ()
     files: int = 0
     bytes: int = 0
     """Read and hashed."""
@@ -94,14 +93,14 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of the gravest problem."""
+        """0, or the code of the most serious problem."""
         kinds = {problem.kind for problem in self.problems}
         if "damaged" in kinds:
             return IntegrityError.exit_code
         return SourceMissing.exit_code if "unfinished" in kinds else 0
 
-    def __add__(self, other: Report) -> Report:
-        return Report(
+    def __add__(self, other: CheckReport) -> CheckReport:
+        return CheckReport(
             datasets=self.datasets + other.datasets,
             problems=self.problems + other.problems,
             files=self.files + other.files,

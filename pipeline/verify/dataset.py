@@ -1,4 +1,4 @@
-"""One dataset against everything known about it: its small files, then every tar in one pass."""
+"""Check one dataset: its small files against one another, then every tar in one pass."""
 
 from __future__ import annotations
 
@@ -11,180 +11,189 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from pipeline.command import Progress
-from pipeline.index import Manifest
-from pipeline.layout import TEMPORARY, Layout
+from pipeline.command import ProgressBar
+from pipeline.index import DatasetManifest
+from pipeline.layout import TEMPORARY_PREFIX, DatasetLayout
 from pipeline.records import ShardFile
-from pipeline.verify.damage import Findings, Problem, Report
-from pipeline.verify.evidence import Evidence, gather
-from pipeline.verify.rows import Rows
-from pipeline.verify.tars import TarState, check_tar
+from pipeline.verify.damage import CheckReport, DatasetProblem, ProblemList
+from pipeline.verify.evidence import DatasetEvidence, gather_evidence
+from pipeline.verify.index_rows import IndexRows
+from pipeline.verify.tars import JsonShape, TarState, check_tar
 
-SHARD_NAME: Final = re.compile(r"shard-(\d{6})\.tar")
+TAR_NAME: Final = re.compile(r"shard-(\d{6})\.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class ExpectedTar:
     """One tar and what it must be."""
 
+    path: Path
     size: int
     shard: int
     extension: str
     file: ShardFile
+    """By the build's records, where they are readable."""
     listed: ShardFile | None
-    """What `dataset.json` says of it, which may be something else than the build's records say."""
+    """By `dataset.json`, which may differ from the build's records."""
+
+    @property
+    def idx(self) -> Path:
+        return self.path.with_suffix(".idx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a tar and its .idx came to."""
+class CheckedTar:
+    """A tar, and the problems found in it and in its .idx."""
 
-    target: Target
-    problems: tuple[Problem, ...]
+    expected: ExpectedTar
+    problems: tuple[DatasetProblem, ...]
     state: TarState | None
     """None if the tar could not be read."""
 
 
-def check_dataset(root: Path, *, workers: int = 1, quiet: bool = True) -> Report:
+def check_dataset(root: Path, *, workers: int = 1, quiet: bool = True) -> CheckReport:
     """Compare one dataset with its manifest, index and records, byte by byte."""
-    layout, name = Layout(root), root.resolve().name
-    evidence = gather(layout)
+    layout, name = DatasetLayout(root), root.resolve().name
+    evidence = gather_evidence(layout)
     manifest = evidence.manifest
     if manifest is None:
-        return Report(datasets=(name,), problems=evidence.problems)
-    findings = Findings(root)
-    findings += evidence.problems
-    targets = list(_targets(layout, evidence, findings))
-    outcomes: list[Outcome] = []
-    total = sum(target.file.samples for target in targets)
-    with Progress(f"verify {name}", total, quiet=quiet) as progress:
-        for outcome in _outcomes(layout, evidence, targets, workers):
-            outcomes.append(outcome)
-            findings += outcome.problems
-            note = f"{len(findings)} problems" if findings else ""
-            progress.advance(outcome.target.file.samples, note)
-    _compare_shapes(layout, outcomes, findings)
-    _name_strangers(layout, manifest, findings)
-    states = [outcome.state for outcome in outcomes if outcome.state is not None]
-    small = [layout.manifest, layout.index, *map(layout.wids, manifest.shards)]
-    small += [layout.tar(target.size, target.shard).with_suffix(".idx") for target in targets]
-    there = [path.stat().st_size for path in small if path.is_file()]
-    return Report(
+        return CheckReport(datasets=(name,), problems=evidence.problems)
+    problems = ProblemList(layout)
+    problems += evidence.problems
+    expected_tars = list(_expected_tars(evidence, problems))
+    checked_tars: list[CheckedTar] = []
+    total = sum(expected.file.samples for expected in expected_tars)
+    with ProgressBar(f"verify {name}", total, quiet=quiet) as progress:
+        for checked in _check_tars(layout, evidence, expected_tars, workers):
+            checked_tars.append(checked)
+            problems += checked.problems
+            note = f"{len(problems)} problems" if problems else ""
+            progress.advance(checked.expected.file.samples, note)
+    _compare_shapes(checked_tars, problems)
+    _list_stray_files(manifest, problems)
+    states = [checked.state for checked in checked_tars if checked.state is not None]
+    small_files = [layout.manifest, layout.index, *map(layout.wids, manifest.shards)]
+    small_files += [expected.idx for expected in expected_tars]
+    small_sizes = [path.stat().st_size for path in small_files if path.is_file()]
+    return CheckReport(
         datasets=(name,),
-        problems=tuple(findings),
-        files=len(states) + len(there),
-        bytes=sum(state.bytes for state in states) + sum(there),
+        problems=tuple(problems),
+        files=len(states) + len(small_sizes),
+        bytes=sum(state.bytes for state in states) + sum(small_sizes),
         members=sum(state.members for state in states),
     )
 
 
-def _targets(layout: Layout, evidence: Evidence, findings: Findings) -> Iterator[Target]:
-    manifest = evidence.manifest
+def _expected_tars(evidence: DatasetEvidence, problems: ProblemList) -> Iterator[ExpectedTar]:
+    layout, manifest = problems.layout, evidence.manifest
     assert manifest is not None
-    listed = {} if evidence.found is None else evidence.found.shards
+    listed = {} if evidence.on_disk is None else evidence.on_disk.shards
     for size, encoding in zip(manifest.recipe.sizes, manifest.recipe.encodings, strict=True):
-        by_name = {file.name: file for file in listed.get(size, ())}
+        listed_files = {file.name: file for file in listed.get(size, ())}
         for file in manifest.shards.get(size, ()):
-            match = SHARD_NAME.fullmatch(file.name)
+            match = TAR_NAME.fullmatch(file.name)
             if match is None:
-                findings.note(layout.manifest, f"names a shard {file.name!r}", "summary")
+                problems.note(layout.manifest, f"names a shard {file.name!r}", "summary")
                 continue
-            yield Target(
+            yield ExpectedTar(
+                path=layout.tar(size, int(match[1])),
                 size=size,
                 shard=int(match[1]),
                 extension=encoding.extension,
                 file=file,
-                listed=by_name.get(file.name),
+                listed=listed_files.get(file.name),
             )
 
 
-def _outcomes(
-    layout: Layout, evidence: Evidence, targets: Sequence[Target], workers: int
-) -> Iterator[Outcome]:
-    """In the order of `targets`. Threads are enough: hashing and reading let go of Python's lock."""
+def _check_tars(
+    layout: DatasetLayout, evidence: DatasetEvidence, tars: Sequence[ExpectedTar], workers: int
+) -> Iterator[CheckedTar]:
+    """Check tars and yield them in their order. Threads do: hashing and reading release the GIL."""
     manifest, table = evidence.manifest, evidence.table
-    rows = None if manifest is None or table is None else Rows(manifest, table)
+    rows = None if manifest is None or table is None else IndexRows(manifest, table)
     if workers <= 1:
-        yield from (check_target(layout, target, rows) for target in targets)
+        yield from (check_one_tar(layout, tar, rows) for tar in tars)
         return
     pool = ThreadPoolExecutor(workers)
     try:
-        yield from pool.map(lambda target: check_target(layout, target, rows), targets)
+        yield from pool.map(lambda tar: check_one_tar(layout, tar, rows), tars)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def check_target(layout: Layout, target: Target, rows: Rows | None) -> Outcome:
-    """One tar and its .idx. Without rows, by their checksums alone."""
-    tar = layout.tar(target.size, target.shard)
-    expected = [] if rows is None else rows.of(target.size, target.shard)
-    findings, state = Findings(layout.root, target.shard), None
+def check_one_tar(layout: DatasetLayout, tar: ExpectedTar, rows: IndexRows | None) -> CheckedTar:
+    """Check one tar and its .idx; without rows of the index, by checksums alone."""
+    samples = [] if rows is None else rows.of_tar(tar.size, tar.shard)
+    problems, state = ProblemList(layout, tar.shard), None
     try:
-        state = check_tar(tar, expected, target.extension)
-        _judge_tar(layout, target, state, findings)
+        state = check_tar(tar.path, samples, tar.extension)
+        _compare_tar(tar, state, problems)
     except FileNotFoundError:
-        findings.note(tar, "is missing", "shard")
+        problems.note(tar.path, "is missing", "shard")
     except OSError as error:
-        findings.note(tar, f"cannot be read: {error.strerror}", "shard")
-    if rows is not None and len(expected) != target.file.samples:
-        what = f"has {len(expected):,} rows of {tar.name}, the manifest {target.file.samples:,}"
-        findings.note(layout.index, what, "summary")
-    _judge_idx(layout, target, state if expected else None, findings)
-    return Outcome(target=target, problems=tuple(findings), state=state)
+        problems.note(tar.path, f"cannot be read: {error.strerror}", "shard")
+    if rows is not None and len(samples) != tar.file.samples:
+        what = f"has {len(samples):,} rows of {tar.path.name}, the manifest {tar.file.samples:,}"
+        problems.note(layout.index, what, "summary")
+    _compare_idx(tar, state if samples else None, problems)
+    return CheckedTar(expected=tar, problems=tuple(problems), state=state)
 
 
-def _judge_tar(layout: Layout, target: Target, state: TarState, findings: Findings) -> None:
-    tar, file, listed = layout.tar(target.size, target.shard), target.file, target.listed
+def _compare_tar(expected: ExpectedTar, state: TarState, problems: ProblemList) -> None:
+    tar, file, listed = expected.path, expected.file, expected.listed
     for flaw in state.flaws:
-        findings.note(tar, flaw.what, "shard", key=flaw.key, offset=flaw.offset)
+        problems.note(tar, flaw.what, "shard", key=flaw.key, offset=flaw.offset)
     if (state.bytes, state.sha256) == (file.bytes, file.sha256):
         return
     if not state.flaws and listed is not None and state.sha256 == listed.sha256:
+        layout = problems.layout
         what = f"has another sha256 for {tar.name} than the file and {layout.manifest.name}"
-        findings.note(layout.commit(target.shard), what, "shard")
+        problems.note(layout.commit(expected.shard), what, "shard")
         return
     what = (
         f"has {state.bytes:,} bytes and sha256 {state.sha256}; "
         f"the build wrote {file.bytes:,} and {file.sha256}"
     )
-    findings.note(tar, what, "shard")
+    problems.note(tar, what, "shard")
 
 
-def _judge_idx(layout: Layout, target: Target, state: TarState | None, findings: Findings) -> None:
-    """The checksum, and that it is the index of this tar."""
-    idx = layout.tar(target.size, target.shard).with_suffix(".idx")
-    sound = state is not None and not findings
+def _compare_idx(expected: ExpectedTar, state: TarState | None, problems: ProblemList) -> None:
+    """Compare the .idx with its checksum, and with the tar where that is intact."""
+    idx, recorded = expected.idx, expected.file.index_sha256
+    index = state.index if state is not None and not problems else None
     try:
         data = idx.read_bytes()
     except OSError as error:
-        findings.note(idx, f"cannot be read: {error.strerror}", "idx" if sound else "shard")
+        what = f"cannot be read: {error.strerror}"
+        problems.note(idx, what, "shard" if index is None else "idx")
         return
-    digest, file = hashlib.sha256(data).hexdigest(), target.file
-    if sound and state is not None and digest != file.index_sha256 and data == state.index:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != recorded and data == index:
         what = f"has another sha256 for {idx.name} than the file, which fits its tar"
-        findings.note(layout.commit(target.shard), what, "shard")
-    elif digest != file.index_sha256:
-        what = f"has sha256 {digest}; the build wrote {file.index_sha256}"
-        findings.note(idx, what, "idx" if sound else "shard")
-    elif sound and state is not None and data != state.index:
-        findings.note(idx, "does not describe its tar", "shard")
+        problems.note(problems.layout.commit(expected.shard), what, "shard")
+    elif digest != recorded:
+        what = f"has sha256 {digest}; the build wrote {recorded}"
+        problems.note(idx, what, "shard" if index is None else "idx")
+    elif index is not None and data != index:
+        problems.note(idx, "does not describe its tar", "shard")
 
 
-def _compare_shapes(layout: Layout, outcomes: Sequence[Outcome], findings: Findings) -> None:
-    """The json members have the same keys and types in all tars, as in each."""
-    first: tuple[tuple[str, str], ...] = ()
-    for outcome in outcomes:
-        shape = () if outcome.state is None or outcome.state.flaws else outcome.state.shape
+def _compare_shapes(tars: Sequence[CheckedTar], problems: ProblemList) -> None:
+    """Compare the json members of different tars: all have the same keys and types."""
+    first: JsonShape = ()
+    for checked in tars:
+        shape = () if checked.state is None or checked.state.flaws else checked.state.shape
         first = first or shape
         if shape and shape != first:
-            odd = Findings(layout.root, outcome.target.shard)
-            tar = layout.tar(outcome.target.size, outcome.target.shard)
-            odd.note(tar, f"its json members hold {shape}, other tars' {first}", "shard")
-            findings += odd
+            different = ProblemList(problems.layout, checked.expected.shard)
+            what = f"its json members hold {shape}, other tars' {first}"
+            different.note(checked.expected.path, what, "shard")
+            problems += different
 
 
-def _name_strangers(layout: Layout, manifest: Manifest, findings: Findings) -> None:
-    """Files that no build wrote, or that a killed one left behind."""
+def _list_stray_files(manifest: DatasetManifest, problems: ProblemList) -> None:
+    """List files that no build wrote, or that a killed one left behind."""
+    layout = problems.layout
     ours = {layout.manifest, layout.index, layout.work}
     for size, files in manifest.shards.items():
         tars = [layout.root / str(size) / file.name for file in files]
@@ -193,5 +202,5 @@ def _name_strangers(layout: Layout, manifest: Manifest, findings: Findings) -> N
     folders = [layout.root, *(layout.wids(size).parent for size in manifest.shards)]
     entries = chain.from_iterable(folder.iterdir() for folder in folders if folder.is_dir())
     for entry in sorted(set(entries) - ours):
-        left = "was left behind by a run that was killed" if TEMPORARY in entry.name else ""
-        findings.note(entry, left or "does not belong to the dataset", "none")
+        left = "was left behind by a run that was killed" if TEMPORARY_PREFIX in entry.name else ""
+        problems.note(entry, left or "does not belong to the dataset", "none")

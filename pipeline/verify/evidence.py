@@ -1,7 +1,7 @@
-"""The small files of a dataset, held against one another: manifest, index, wids, build records.
+"""Compare the small files of a dataset with one another: manifest, index, wids, build records.
 
-`dataset.json` says what every other file must be, and its own checksum. Where the build's records are
-still there, the manifest is also derived again from them and compared.
+`dataset.json` says what every other file must be, and holds its own checksum. Where the build's records
+are still there, the manifest is also derived from them again and compared.
 """
 
 from __future__ import annotations
@@ -19,96 +19,96 @@ from pipeline.build.finalize import wids_text
 from pipeline.build.jobs import read_commit
 from pipeline.build.plan import read_plan_header
 from pipeline.errors import SourceMissing
-from pipeline.index import Manifest
-from pipeline.layout import Layout
-from pipeline.verify.damage import Findings, Problem
-from pipeline.verify.rederive import UNREADABLE, Derived, read_index, rederive
+from pipeline.index import DatasetManifest
+from pipeline.layout import DatasetLayout
+from pipeline.verify.damage import DatasetProblem, ProblemList
+from pipeline.verify.rederive import UNREADABLE, DerivedDataset, derive_from_records, read_index
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
-    """What is known of a dataset before its tars are read."""
+class DatasetEvidence:
+    """What the small files of a dataset say of it, before its tars are read."""
 
-    problems: tuple[Problem, ...]
-    found: Manifest | None
-    """`dataset.json` as it is; None if it is missing or unreadable."""
-    derived: Derived | None
-    """What the records lead to; None if they are missing or damaged."""
+    problems: tuple[DatasetProblem, ...]
+    on_disk: DatasetManifest | None
+    """`dataset.json`; None if it is missing or unreadable."""
+    derived: DerivedDataset | None
+    """From the build's records; None if they are missing or damaged."""
     table: pa.Table | None
-    """The index to hold the tars against."""
+    """The index to compare the tars with."""
 
     @property
-    def manifest(self) -> Manifest | None:
-        """The best account of what was built."""
-        return self.derived.manifest if self.derived is not None else self.found
+    def manifest(self) -> DatasetManifest | None:
+        """What was built: by the records, else by `dataset.json`."""
+        return self.derived.manifest if self.derived is not None else self.on_disk
 
 
-def gather(layout: Layout) -> Evidence:
-    """Read and compare all but the tars."""
-    findings = Findings(layout.root)
-    found: Manifest | None = None
+def gather_evidence(layout: DatasetLayout) -> DatasetEvidence:
+    """Read all files but the tars, and compare them."""
+    problems = ProblemList(layout)
+    on_disk: DatasetManifest | None = None
     missing = ""
     try:
-        found = Manifest.read(layout.manifest)
+        on_disk = DatasetManifest.read(layout.manifest)
     except SourceMissing as error:
         missing = str(error)
     except UNREADABLE as error:
-        findings.note(layout.manifest, f"cannot be read: {error!r}", "summary")
-    derived = _derived(layout, findings)
+        problems.note(layout.manifest, f"cannot be read: {error!r}", "summary")
+    derived = _derive(problems)
     if missing and derived is None:
-        findings.clear()
-        findings.note(layout.manifest, missing, "build")
-        return Evidence(problems=tuple(findings), found=None, derived=None, table=None)
+        problems.clear()
+        problems.note(layout.manifest, missing, "build")
+        return DatasetEvidence(problems=tuple(problems), on_disk=None, derived=None, table=None)
     if missing:
-        findings.note(layout.manifest, "is missing, though all shards are there", "summary")
-    elif found is not None:
-        _compare_manifest(layout, found, derived, findings)
-    table = _index(layout, found, derived, findings)
-    best = derived.manifest if derived is not None else found
+        problems.note(layout.manifest, "is missing, though all shards are there", "summary")
+    elif on_disk is not None:
+        _compare_manifest(on_disk, derived, problems)
+    table = _check_index(on_disk, derived, problems)
+    best = derived.manifest if derived is not None else on_disk
     if best is not None:
-        _compare_wids(layout, best, findings)
+        _compare_wids(best, problems)
         for what in _miscounts(best, table) if table is not None else ():
-            findings.note(layout.index, what, "summary")
-    return Evidence(problems=tuple(findings), found=found, derived=derived, table=table)
+            problems.note(layout.index, what, "summary")
+    return DatasetEvidence(problems=tuple(problems), on_disk=on_disk, derived=derived, table=table)
 
 
-def _derived(layout: Layout, findings: Findings) -> Derived | None:
-    """What the records lead to. A folder without records is whole, only harder to mend."""
+def _derive(problems: ProblemList) -> DerivedDataset | None:
+    """Derive the dataset from its records. A folder without them is whole, only harder to mend."""
+    layout = problems.layout
     if not layout.work.is_dir():
         return None
     try:
-        shards = int(read_plan_header(layout.plan)["shards"])
+        shards = read_plan_header(layout.plan).shards
     except UNREADABLE as error:
-        findings.note(layout.plan, f"cannot be read: {error}", "plan")
+        problems.note(layout.plan, f"cannot be read: {error}", "plan")
         return None
-    damaged = [problem for shard in range(shards) for problem in _bad_record(layout, shard)]
-    findings += damaged
+    damaged = [problem for shard in range(shards) for problem in _check_record(layout, shard)]
+    problems += damaged
     if damaged:
         return None
     try:
-        return rederive(layout)
+        return derive_from_records(layout)
     except UNREADABLE as error:
-        findings.note(layout.plan, f"does not fit the shards' records: {error}", "plan")
+        problems.note(layout.plan, f"does not fit the shards' records: {error}", "plan")
         return None
 
 
-def _bad_record(layout: Layout, shard: int) -> Findings:
-    findings = Findings(layout.root, shard)
+def _check_record(layout: DatasetLayout, shard: int) -> ProblemList:
+    problems = ProblemList(layout, shard)
     try:
         read_commit(layout.commit(shard))
     except UNREADABLE as error:
-        findings.note(layout.commit(shard), f"cannot be read: {error}", "shard")
-    return findings
+        problems.note(layout.commit(shard), f"cannot be read: {error}", "shard")
+    return problems
 
 
 def _compare_manifest(
-    layout: Layout, found: Manifest, derived: Derived | None, findings: Findings
+    on_disk: DatasetManifest, derived: DerivedDataset | None, problems: ProblemList
 ) -> None:
-    """Byte for byte, except for the checksum of the index, which `_index` looks at."""
-    right = found
-    if derived is not None:
-        right = replace(derived.manifest, index_sha256=found.index_sha256)
-    actual, expected = layout.manifest.read_bytes(), right.text().encode()
+    """Compare `dataset.json` byte for byte; `_check_index` compares the checksum of the index."""
+    manifest = on_disk if derived is None else derived.manifest
+    path, right = problems.layout.manifest, replace(manifest, index_sha256=on_disk.index_sha256)
+    actual, expected = path.read_bytes(), right.text().encode()
     if actual == expected:
         return
     pairs = enumerate(zip(actual, expected, strict=False))
@@ -116,46 +116,47 @@ def _compare_manifest(
     line = slice(expected.rfind(b"\n", 0, offset) + 1, None)
     wrote, says = (text[line].split(b"\n")[0].strip() for text in (expected, actual))
     what = f"says {says.decode(errors='replace')!r}, the build wrote {wrote.decode()!r}"
-    findings.note(layout.manifest, what, "summary", offset=offset)
+    problems.note(path, what, "summary", offset=offset)
 
 
-def _index(
-    layout: Layout, found: Manifest | None, derived: Derived | None, findings: Findings
+def _check_index(
+    on_disk: DatasetManifest | None, derived: DerivedDataset | None, problems: ProblemList
 ) -> pa.Table | None:
-    """The rows to hold the tars against, from the records if they are there."""
-    known = None if derived is None else derived.index
+    """Check the index; the rows to compare the tars with are the records' where there are any."""
+    layout, derived_index = problems.layout, None if derived is None else derived.index
     try:
         digest = hashlib.sha256(layout.index.read_bytes()).hexdigest()
-        if found is not None and digest != found.index_sha256:
-            what = f"has sha256 {digest}, {layout.manifest.name} says {found.index_sha256}"
-            findings.note(layout.index, what, "summary")
-            return known
+        if on_disk is not None and digest != on_disk.index_sha256:
+            what = f"has sha256 {digest}, {layout.manifest.name} says {on_disk.index_sha256}"
+            problems.note(layout.index, what, "summary")
+            return derived_index
         table = read_index(layout.index)
     except FileNotFoundError:
-        findings.note(layout.index, "is missing", "summary")
-        return known
+        problems.note(layout.index, "is missing", "summary")
+        return derived_index
     except UNREADABLE as error:
-        findings.note(layout.index, f"cannot be read: {error}", "summary")
-        return known
-    if known is not None and not table.equals(known):
-        findings.note(layout.index, "does not agree with the build's records", "summary")
-    return table if known is None else known
+        problems.note(layout.index, f"cannot be read: {error}", "summary")
+        return derived_index
+    if derived_index is not None and not table.equals(derived_index):
+        problems.note(layout.index, "does not agree with the build's records", "summary")
+    return table if derived_index is None else derived_index
 
 
-def _compare_wids(layout: Layout, manifest: Manifest, findings: Findings) -> None:
+def _compare_wids(manifest: DatasetManifest, problems: ProblemList) -> None:
+    layout = problems.layout
     for size, files in manifest.shards.items():
         path = layout.wids(size)
         try:
             actual = path.read_bytes()
         except OSError as error:
-            findings.note(path, f"cannot be read: {error.strerror}", "wids")
+            problems.note(path, f"cannot be read: {error.strerror}", "wids")
             continue
         if actual != wids_text(f"{manifest.name}-{size}", files):
-            findings.note(path, f"does not list what {layout.manifest.name} lists", "wids")
+            problems.note(path, f"does not list what {layout.manifest.name} lists", "wids")
 
 
-def _miscounts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
-    """Where the index and the manifest count differently."""
+def _miscounts(manifest: DatasetManifest, table: pa.Table) -> Iterator[str]:
+    """Where the counts of index and manifest differ."""
     if table.num_rows != manifest.samples:
         yield f"has {table.num_rows:,} rows, the manifest says {manifest.samples:,} samples"
     splits = Counter(

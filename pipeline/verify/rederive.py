@@ -1,7 +1,7 @@
-"""What the build's records say the manifest and the index must be, without the source.
+"""Derive manifest and index from the build's records, without the source.
 
-They lead to it by the same function that the build uses; so a check compares with what a build
-would write now, and a repair can write it.
+The build's own function derives them, so a check compares with what a build would write now, and a
+repair can write it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.build.finalize import derive
+from pipeline.build.finalize import derive_files
 from pipeline.build.jobs import read_commit
-from pipeline.build.plan import Plan, read_plan_header
+from pipeline.build.plan import BuildPlan, read_plan_header
 from pipeline.errors import IntegrityError, PipelineError
-from pipeline.index import Manifest
-from pipeline.layout import Layout
-from pipeline.records import ClassRecord, Recipe, Rejected, SourceFile
+from pipeline.index import DatasetManifest
+from pipeline.layout import DatasetLayout
 
 UNREADABLE: Final = (
     PipelineError,
@@ -33,59 +32,60 @@ UNREADABLE: Final = (
     TypeError,
     ValueError,
 )
-"""What reading a damaged JSON or parquet file raises, depending on which byte is hit."""
+"""What reading a damaged JSON or parquet file can raise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Derived:
-    """What the records lead to."""
+class DerivedDataset:
+    """A dataset as its build records describe it."""
 
-    plan: Plan
-    manifest: Manifest
+    plan: BuildPlan
+    manifest: DatasetManifest
     index: pa.Table
 
 
-def recorded_plan(layout: Layout) -> Plan:
-    """The plan that was built, whole. Raises one of UNREADABLE."""
+def recorded_plan(layout: DatasetLayout) -> BuildPlan:
+    """Read the whole plan of the build. Raises one of UNREADABLE."""
     header = read_plan_header(layout.plan)
     with pq.ParquetFile(layout.plan, page_checksum_verification=True) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         table = file.read()
-    if len(groups) != header["shards"]:
-        raise IntegrityError(f"{layout.plan} has {len(groups)} shards, not {header['shards']}")
-    return Plan(
-        dataset=header["dataset"],
-        recipe=Recipe.from_described(header["recipe"]),
-        classes=tuple(ClassRecord(**record) for record in header["classes"]),
-        files=tuple(SourceFile(**file) for file in header["files"]),
-        hierarchy=header["hierarchy"],
-        rejected=tuple(Rejected(*entry) for entry in header["rejected"]),
+    if len(groups) != header.shards:
+        raise IntegrityError(f"{layout.plan} has {len(groups)} shards, not {header.shards}")
+    return BuildPlan(
+        dataset=header.dataset,
+        recipe=header.recipe,
+        classes=header.classes,
+        files=header.files,
+        hierarchy=header.hierarchy,
+        rejected=header.rejected,
         items=table.replace_schema_metadata(None).unify_dictionaries().combine_chunks(),
         starts=tuple(np.cumsum([0, *groups[:-1]]).tolist()),
-        hash=header["hash"],
+        hash=header.hash,
     )
 
 
-def rederive(layout: Layout) -> Derived:
-    """Plan, manifest and index from the records alone. Raises one of UNREADABLE."""
+def derive_from_records(layout: DatasetLayout) -> DerivedDataset:
+    """Derive plan, manifest and index from the records alone. Raises one of UNREADABLE."""
     plan = recorded_plan(layout)
-    finished = derive(plan, [read_commit(layout.commit(shard)) for shard in range(plan.shards)])
+    commits = [read_commit(layout.commit(shard)) for shard in range(plan.shards)]
+    finished = derive_files(plan, commits)
     index = pq.read_table(io.BytesIO(finished.index))
-    return Derived(plan=plan, manifest=finished.manifest, index=index)
+    return DerivedDataset(plan=plan, manifest=finished.manifest, index=index)
 
 
 def read_index(path: Path) -> pa.Table:
-    """All columns as they are stored, in memory."""
+    """Read all columns of an index into memory, as they are stored."""
     return pq.read_table(path, memory_map=False)
 
 
-def recorded_name(layout: Layout) -> str:
-    """What the dataset was built as, by whichever account can be read."""
+def recorded_name(layout: DatasetLayout) -> str:
+    """The name the dataset was built under, from the first file of it that can be read."""
     try:
-        return str(read_plan_header(layout.plan)["dataset"])
+        return read_plan_header(layout.plan).dataset
     except UNREADABLE:
         pass
     try:
-        return Manifest.read(layout.manifest).name
+        return DatasetManifest.read(layout.manifest).name
     except UNREADABLE:
         return layout.root.resolve().name

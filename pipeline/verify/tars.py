@@ -1,7 +1,7 @@
-"""One tar against the index, in one pass: every header, member, padding byte and checksum.
+"""Check one tar against the index in one pass: every header, member, padding byte and checksum.
 
-The index says where each picture lies, and so where each sample begins; samples are judged one by
-one, and damage in one does not hide the next.
+The index gives the offset of each image, and so where each sample begins. Samples are checked one by
+one, so damage in one does not hide the next.
 """
 
 from __future__ import annotations
@@ -13,35 +13,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, TypeAlias
 
-from pipeline.build.writer import BLOCK, END, RECORD, dali_index
+from pipeline.build.writer import TAR_BLOCK, TAR_END, TAR_RECORD, dali_index, member_header
 from pipeline.constants import READ_BLOCK
 from pipeline.layout import key_text
 
-LEAD: Final = 3 * BLOCK  # bytes of a sample before its picture: header, class, header
-MEMBERS: Final = 3  # of a sample
-NAME_FIELD: Final = slice(0, 100)  # of a USTAR header
-SIZE_FIELD: Final = slice(124, 135)  # in octal digits
-SUM_FIELD: Final = slice(148, 156)
-KIND_FIELD: Final = slice(156, 157)
-MAGIC_FIELD: Final = slice(257, 265)
+BYTES_BEFORE_IMAGE: Final = 3 * TAR_BLOCK  # of a sample: header, class, header
+SAMPLE_MEMBERS: Final = 3  # class, image, json
+SIZE_FIELD: Final = slice(124, 135)  # of a USTAR header, in octal digits
+
+JsonShape: TypeAlias = tuple[tuple[str, str], ...]
+"""The keys of a json member, each with its value's type."""
 
 
-class Row(NamedTuple):
+class ExpectedSample(NamedTuple):
     """What the index says of one sample of the tar."""
 
     key: int
     offset: int
+    """Of the image's first byte."""
     length: int
     crc32: int
-    about: Mapping[str, Any]
-    """Values that its json member must repeat."""
+    metadata: Mapping[str, Any]
+    """Values that the json member must repeat."""
+
+    @property
+    def start(self) -> int:
+        """Where the sample's first header begins."""
+        return self.offset - BYTES_BEFORE_IMAGE
+
+    @property
+    def json_header(self) -> int:
+        """Where the header of the json member begins."""
+        return self.offset + _padded_size(self.length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flaw:
-    """One difference, and where."""
+class TarFlaw:
+    """One difference between a tar and the index, and where it is."""
 
     what: str
     offset: int
@@ -57,14 +67,14 @@ class TarState:
     sha256: str
     members: int
     """Compared with the index."""
-    flaws: tuple[Flaw, ...]
+    flaws: tuple[TarFlaw, ...]
     bytes: int
-    shape: tuple[tuple[str, str], ...]
-    """Keys and types of the json members."""
+    shape: JsonShape
+    """Of all json members."""
 
 
-class _Reader:
-    """Reads forward and hashes all it reads."""
+class _HashingReader:
+    """Reads a file from start to end and hashes all of it."""
 
     def __init__(self, handle: IO[bytes]) -> None:
         self._handle = handle
@@ -77,7 +87,7 @@ class _Reader:
         self.position += len(data)
         return data
 
-    def rest(self) -> bool:
+    def rest_is_zero(self) -> bool:
         """Read to the end; whether all of it was zeros."""
         zeros = True
         while data := self.read(READ_BLOCK):
@@ -85,155 +95,138 @@ class _Reader:
         return zeros
 
 
-def check_tar(path: Path, rows: Sequence[Row], extension: str) -> TarState:
-    """Compare a tar with its rows of the index, in their order. Raises OSError if it cannot be read."""
-    flaws: list[Flaw] = []
+def check_tar(path: Path, samples: Sequence[ExpectedSample], extension: str) -> TarState:
+    """Compare a tar with its samples in the index, in order. Raises OSError if it cannot be read."""
+    flaws: list[TarFlaw] = []
     entries: list[str] = []
-    shapes: list[tuple[tuple[str, str], ...]] = []
+    shapes: list[JsonShape] = []
     with path.open("rb", buffering=READ_BLOCK) as handle:
-        reader = _Reader(handle)
-        if (fault := _overlap(rows)) is not None:
-            flaws.append(fault)
-            rows = ()
-        for row, following in pairwise((*rows, None)):
-            assert row is not None
-            start, sample = reader.position, _read_sample(reader, row, following)
-            if sample is None:
-                flaws.append(_cut_off(reader.position, row, len(rows) - len(entries)))
+        reader = _HashingReader(handle)
+        if (overlap := _find_overlap(samples)) is not None:
+            flaws.append(overlap)
+            samples = ()
+        for expected, following in pairwise((*samples, None)):
+            assert expected is not None
+            key, data = key_text(expected.key), _read_sample(reader, expected, following)
+            if data is None:
+                lost = len(samples) - len(entries)
+                what = f"the file ends here, within this sample; {lost:,} samples are lost"
+                flaws.append(TarFlaw(what=what, offset=reader.position, key=key))
                 break
-            entries.append(_entry(row, extension, start, _json_bytes(sample, row)))
-            flaws += _sample_flaws(sample, row, extension, start)
-            flaws += _text_flaws(sample, row, start, shapes)
+            entries.append(_index_entry(expected, extension, _json_size(data, expected)))
+            for place, what in (
+                *_compare_members(data, expected, extension),
+                *_compare_json(data, expected, shapes),
+            ):
+                flaws.append(TarFlaw(what=what, offset=expected.start + place, key=key))
         end = reader.position
-        zeros = reader.rest()
-        tail = len(END) + -(end + len(END)) % RECORD
-        if not flaws and rows and (not zeros or reader.position - end != tail):
+        zeros = reader.rest_is_zero()
+        tail = len(TAR_END) + -(end + len(TAR_END)) % TAR_RECORD
+        if not flaws and samples and (not zeros or reader.position - end != tail):
             what = f"the end is {reader.position - end:,} bytes, it must be {tail:,} zero bytes"
-            flaws.append(Flaw(what=what, offset=end))
+            flaws.append(TarFlaw(what=what, offset=end))
     return TarState(
         bytes=reader.position,
         sha256=reader.digest.hexdigest(),
-        members=MEMBERS * len(entries),
+        members=SAMPLE_MEMBERS * len(entries),
         flaws=tuple(flaws),
         index=dali_index(entries),
         shape=shapes[0] if shapes else (),
     )
 
 
-def _padded(count: int) -> int:
-    return -(-count // BLOCK) * BLOCK
+def _padded_size(count: int) -> int:
+    return -(-count // TAR_BLOCK) * TAR_BLOCK
 
 
-def _overlap(rows: Sequence[Row]) -> Flaw | None:
-    """Rows that cannot be: samples lie one after the other and start with the first byte."""
+def _find_overlap(samples: Sequence[ExpectedSample]) -> TarFlaw | None:
+    """An offset that cannot be: samples follow one another, the first from the file's first byte."""
     position = 0
-    for row in rows:
-        if row.length < 0 or row.offset - LEAD < position:
+    for sample in samples:
+        if sample.length < 0 or sample.start < position:
             break
-        position = row.offset + _padded(row.length) + BLOCK
+        position = sample.json_header + TAR_BLOCK
     else:
-        if not rows or rows[0].offset == LEAD:
+        if not samples or samples[0].start == 0:
             return None
-        row = rows[0]
-    what = f"the index places a picture of {row.length:,} bytes here, where none can lie"
-    return Flaw(what=what, offset=row.offset, key=key_text(row.key))
+        sample = samples[0]
+    what = f"the index places a picture of {sample.length:,} bytes here, where none can lie"
+    return TarFlaw(what=what, offset=sample.offset, key=key_text(sample.key))
 
 
-def _read_sample(reader: _Reader, row: Row, following: Row | None) -> bytes | None:
-    """The bytes from this sample's first header to the next sample's; None if the file ends before."""
-    if following is not None:
-        wanted = following.offset - LEAD - reader.position
-        sample = reader.read(wanted)
-        return sample if len(sample) == wanted else None
-    wanted = LEAD + _padded(row.length) + BLOCK
-    sample = reader.read(wanted)
-    if len(sample) < wanted:
-        return None
-    text_bytes = max(0, _json_bytes(sample, row))
-    text = reader.read(_padded(text_bytes))
-    return sample + text if len(text) == _padded(text_bytes) else None
+def _read_sample(
+    reader: _HashingReader, expected: ExpectedSample, following: ExpectedSample | None
+) -> bytes | None:
+    """The bytes of a sample, up to the next sample's first header; None if the file ends before."""
+    end = expected.json_header + TAR_BLOCK if following is None else following.start
+    count = end - reader.position
+    data = reader.read(count)
+    if following is None and len(data) == count:
+        json_bytes = _padded_size(max(0, _json_size(data, expected)))
+        count, data = count + json_bytes, data + reader.read(json_bytes)
+    return data if len(data) == count else None
 
 
-def _is_header(header: bytes, name: str, size: int) -> bool:
-    """Whether this is the intact USTAR header of such a member."""
-    total = sum(header) - sum(header[SUM_FIELD]) + len(b" " * 8) * ord(" ")
-    return (
-        header[NAME_FIELD].rstrip(b"\0") == name.encode()
-        and header[SIZE_FIELD] == b"%011o" % size
-        and header[SUM_FIELD] == b"%06o\0 " % total
-        and header[KIND_FIELD] == b"0"
-        and header[MAGIC_FIELD] == b"ustar\00000"
-    )
-
-
-def _json_bytes(sample: bytes, row: Row) -> int:
-    """What the json member's header says of its size; -1 if that is no number."""
-    header = sample[LEAD + _padded(row.length) :][:BLOCK]
-    digits = header[SIZE_FIELD]
+def _json_size(data: bytes, expected: ExpectedSample) -> int:
+    """The size in the json member's header; -1 if it is no number."""
+    digits = data[expected.json_header - expected.start :][:TAR_BLOCK][SIZE_FIELD]
     return int(digits, 8) if digits.isdigit() and not set(digits) & set(b"89") else -1
 
 
-def _cut_off(position: int, row: Row, lost: int) -> Flaw:
-    what = f"the file ends here, within this sample; {lost:,} samples are lost"
-    return Flaw(what=what, offset=position, key=key_text(row.key))
-
-
-def _entry(row: Row, extension: str, start: int, text_bytes: int) -> str:
+def _index_entry(expected: ExpectedSample, extension: str, json_size: int) -> str:
     """The sample's line of the DALI index."""
-    key, label = key_text(row.key), len(str(row.about["class_id"]))
-    text = row.offset + _padded(row.length) + BLOCK
+    key, label = key_text(expected.key), len(str(expected.metadata["class_id"]))
     return (
-        f"cls {start + BLOCK} {label} {key}.cls {extension} {row.offset} {row.length} "
-        f"{key}.{extension} json {text} {text_bytes} {key}.json"
+        f"cls {expected.start + TAR_BLOCK} {label} {key}.cls "
+        f"{extension} {expected.offset} {expected.length} {key}.{extension} "
+        f"json {expected.json_header + TAR_BLOCK} {json_size} {key}.json"
     )
 
 
-def _sample_flaws(sample: bytes, row: Row, extension: str, start: int) -> Iterator[Flaw]:
-    """Headers, class, picture and padding, each with its place."""
-    key, label = key_text(row.key), b"%d" % row.about["class_id"]
-    end = LEAD + row.length
-    text_header = LEAD + _padded(row.length)
-    size = _json_bytes(sample, row)
-    headers = ((0, "cls", len(label)), (2 * BLOCK, extension, row.length))
-    for place, name, length in (*headers, (text_header, "json", max(size, 0))):
-        if not _is_header(sample[place : place + BLOCK], f"{key}.{name}", length):
-            what = f"the header of {key}.{name} ({length:,} bytes) is damaged"
-            yield Flaw(what=what, offset=start + place, key=key)
-    if sample[BLOCK : 2 * BLOCK] != label.ljust(BLOCK, b"\0"):
-        what = f"{key}.cls is {sample[BLOCK:][:8]!r} and the index says {label.decode()}"
-        yield Flaw(what=what, offset=start + BLOCK, key=key)
-    if (crc32 := zlib.crc32(memoryview(sample)[LEAD:end])) != row.crc32:
-        what = f"{key}.{extension} has crc32 {crc32:08x} and the index says {row.crc32:08x}"
-        yield Flaw(what=what, offset=start + LEAD, key=key)
-    if sample[end:text_header].strip(b"\0"):
-        what = f"the padding after {key}.{extension} is not zero"
-        yield Flaw(what=what, offset=start + end, key=key)
+def _compare_members(data: bytes, expected: ExpectedSample, extension: str) -> Iterator[tuple[int, str]]:
+    """Compare headers, class, image and padding; yield each difference after its place in `data`."""
+    key, label = key_text(expected.key), b"%d" % expected.metadata["class_id"]
+    image_end = BYTES_BEFORE_IMAGE + expected.length
+    json_header = expected.json_header - expected.start
+    for place, name, size in (
+        (0, f"{key}.cls", len(label)),
+        (2 * TAR_BLOCK, f"{key}.{extension}", expected.length),
+        (json_header, f"{key}.json", max(_json_size(data, expected), 0)),
+    ):
+        if data[place : place + TAR_BLOCK] != member_header(name, size):
+            yield place, f"the header of {name} ({size:,} bytes) is damaged"
+    if data[TAR_BLOCK : 2 * TAR_BLOCK] != label.ljust(TAR_BLOCK, b"\0"):
+        what = f"{key}.cls is {data[TAR_BLOCK:][:8]!r} and the index says {label.decode()}"
+        yield TAR_BLOCK, what
+    if (crc32 := zlib.crc32(memoryview(data)[BYTES_BEFORE_IMAGE:image_end])) != expected.crc32:
+        what = f"{key}.{extension} has crc32 {crc32:08x} and the index says {expected.crc32:08x}"
+        yield BYTES_BEFORE_IMAGE, what
+    if data[image_end:json_header].strip(b"\0"):
+        yield image_end, f"the padding after {key}.{extension} is not zero"
 
 
-def _text_flaws(
-    sample: bytes, row: Row, start: int, shapes: list[tuple[tuple[str, str], ...]]
-) -> Iterator[Flaw]:
-    """The json member: readable, no nulls, shaped like the first one, in agreement with the index."""
-    size, key = _json_bytes(sample, row), key_text(row.key)
-    place = LEAD + _padded(row.length) + BLOCK
-    if size < 0 or _padded(size) != len(sample) - place or sample[place + size :].strip(b"\0"):
-        what = f"{key}.json does not fill its place of {len(sample) - place:,} bytes"
-        yield Flaw(what=what, offset=start + place, key=key)
+def _compare_json(
+    data: bytes, expected: ExpectedSample, shapes: list[JsonShape]
+) -> Iterator[tuple[int, str]]:
+    """Compare the json member with the index, and its shape with that of the tar's first one."""
+    name, size = f"{key_text(expected.key)}.json", _json_size(data, expected)
+    place = expected.json_header - expected.start + TAR_BLOCK
+    text = data[place:]
+    if size < 0 or _padded_size(size) != len(text) or text[size:].strip(b"\0"):
+        yield place, f"{name} does not fill its place of {len(text):,} bytes"
         return
     try:
-        about = json.loads(sample[place : place + size])
-    except ValueError as error:
-        yield Flaw(what=f"{key}.json is not JSON ({error})", offset=start + place, key=key)
+        metadata = json.loads(text[:size])
+    except (ValueError, RecursionError) as error:
+        yield place, f"{name} is not JSON ({error})"
         return
-    if not isinstance(about, dict) or None in about.values():
-        yield Flaw(what=f"{key}.json is not an object without nulls", offset=start + place, key=key)
+    if not isinstance(metadata, dict) or None in metadata.values():
+        yield place, f"{name} is not an object without nulls"
         return
-    shape = tuple((name, type(value).__name__) for name, value in about.items())
+    shape = tuple((key, type(value).__name__) for key, value in metadata.items())
     if shapes and shape != shapes[0]:
-        what = f"{key}.json has other keys or types than the first sample's"
-        yield Flaw(what=what, offset=start + place, key=key)
+        yield place, f"{name} has other keys or types than the first sample's"
     shapes += [] if shapes else [shape]
-    for name, value in row.about.items():
-        if about.get(name) != value:
-            what = f"{key}.json says {name} {about.get(name)!r} and the index {value!r}"
-            yield Flaw(what=what, offset=start + place, key=key)
+    for key, value in expected.metadata.items():
+        if metadata.get(key) != value:
+            yield place, f"{name} says {key} {metadata.get(key)!r} and the index {value!r}"

@@ -27,17 +27,23 @@ from pipeline.samplers.orbit.sampler import Orbit
 from pipeline.samplers.vtab import Vtab
 from pipeline.shardset import ShardSet
 from pipeline.show.__main__ import main
-from pipeline.show.choice import Request, open_sampler
-from pipeline.show.episode import COLUMNS, FRAMES, MOST_LINES, VIDEOS, EpisodeView, view
-from pipeline.show.episode_sheet import FRAME, H_COLOUR, LANES, episode_sheet, title
-from pipeline.show.pictures import stored
+from pipeline.show.episode import (
+    CLASS_LINES,
+    CLASS_VIDEOS,
+    SHEET_COLUMNS,
+    VIDEO_FRAMES,
+    EpisodeView,
+    view_episode,
+)
+from pipeline.show.episode_sheet import H_COLOUR, H_FRAME, MOST_LANES, episode_sheet, episode_title
+from pipeline.show.sampler_choice import SamplerRequest, open_sampler
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.orbit.source import OrbitSource
-from tests.pictures import fill
+from tests.images import fill_class_folders, stored_image
 from tests.pipeline.sources.orbit.tree import make_orbit
 
 SIZE = 96  # what few classes are drawn at, so that pictures appear as they are stored
-LEGEND = 12**2 - (12 - 2 * FRAME) ** 2  # pixels of the little frame that explains the others
+LEGEND = 12**2 - (12 - 2 * H_FRAME) ** 2  # pixels of the little frame that explains the others
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +60,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = {f"train/{name}": 14 + 9 * at for at, name in enumerate(("auk", "crow", "emu[x]"))}
     counts |= {f"train/{name}": 12 for name in ("gull", "hen", "ibis")}
     counts |= {"test/jay": 8, "test/kea": 8}
-    birds = FolderSource(name="birds", root=fill(root / "b", counts), split_by="folder")
-    marks_root, lines = fill(root / "m", {"dot": 5, "dash": 5}), root / "marks.txt"
+    birds = FolderSource(name="birds", root=fill_class_folders(root / "b", counts), split_by="folder")
+    marks_root, lines = fill_class_folders(root / "m", {"dot": 5, "dash": 5}), root / "marks.txt"
     names = (f"{name}/{number:03d}.jpg" for name in ("dot", "dash") for number in range(5))
     lines.write_text("\n".join(f"{name} {'train' if '2' in name else 'test'}" for name in names))
     marks = FolderSource(name="marks", root=marks_root, split_by=str(lines))
@@ -70,9 +76,7 @@ def birds(sets: Path) -> ShardSet:
     return ShardSet.open(sets / "birds")
 
 
-def plan_for(
-    dataset: Dataset, classes: list[int], shots: list[int], queries: list[int]
-) -> EpisodePlan:
+def plan_for(dataset: Dataset, classes: list[int], shots: list[int], queries: list[int]) -> EpisodePlan:
     """The first pictures of each class are support, the next ones queries, as often as asked for."""
     sides = []
     for counts, skip in ((shots, 0), (queries, 5)):
@@ -115,19 +119,19 @@ def test_of_each_class_pictures_are_drawn_or_counted_those_in_h_first(
     way: int, shots: int, queries: int, birds: ShardSet
 ) -> None:
     plan = plan_for(birds["birds"], list(range(way)), [shots] * way, [queries] * way)
-    shown = view(birds["birds"], plan, h=10, seed=3)
+    shown = view_episode(birds["birds"], plan, h=10, seed=3)
     in_h = choose_h(plan, 10, 3)
     assert [lane.in_h for lane in shown.lanes] == np.bincount(
         plan.support.labels[in_h], minlength=way
     ).tolist()
-    assert shown.support_columns + shown.query_columns <= COLUMNS
+    assert sum(shown.columns) <= SHEET_COLUMNS
     for lane in shown.lanes:
         for (strip,), total, columns in (
-            (lane.support, shots, shown.support_columns),
-            (lane.query, queries, shown.query_columns),
+            (lane.support, shots, shown.columns[0]),
+            (lane.query, queries, shown.columns[1]),
         ):
             assert len(strip.tiles) + int(strip.note.replace(",", "") or 0) == total
-            assert len(strip.tiles) + bool(strip.note) <= columns * MOST_LINES
+            assert len(strip.tiles) + bool(strip.note) <= columns * CLASS_LINES
             marks = [tile.in_h for tile in strip.tiles]
             assert marks == sorted(marks, reverse=True)
             classes = birds["birds"].index["class_id"][[tile.row for tile in strip.tiles]]
@@ -139,20 +143,20 @@ def test_of_each_class_pictures_are_drawn_or_counted_those_in_h_first(
 def test_the_sheet_shows_every_picture_and_frames_those_in_h(h: int, birds: ShardSet) -> None:
     dataset = birds["birds"]
     plan = plan_for(dataset, [1, 4], [3, 2], [2, 4])
-    sheet = drawn(view(dataset, plan, h=h, seed=0), birds)
+    sheet = drawn(view_episode(dataset, plan, h=h, seed=0), birds)
     for row in (*plan.support.rows, *plan.query.rows):
-        assert contains(sheet, np.asarray(stored(dataset, SIZE, int(row))))
+        assert contains(sheet, np.asarray(stored_image(dataset, SIZE, int(row))))
     outside = next(
         row for row in range(len(dataset.index))
         if row not in {*plan.support.rows.tolist(), *plan.query.rows.tolist()}
     )  # fmt: skip
-    assert not contains(sheet, np.asarray(stored(dataset, SIZE, outside)))
-    one = (SIZE + 2 * FRAME) ** 2 - SIZE**2
+    assert not contains(sheet, np.asarray(stored_image(dataset, SIZE, outside)))
+    one = (SIZE + 2 * H_FRAME) ** 2 - SIZE**2
     assert framed(sheet) == (min(h, 5) * one + LEGEND if h else 0)
 
 
 def test_raw_and_png_pictures_make_the_same_sheet(birds: ShardSet) -> None:
-    shown = view(birds["birds"], plan_for(birds["birds"], [0, 2], [4, 4], [3, 3]), h=2, seed=0)
+    shown = view_episode(birds["birds"], plan_for(birds["birds"], [0, 2], [4, 4], [3, 3]), h=2, seed=0)
     small, large = (drawn(shown, birds, size).astype(int) for size in (32, SIZE))
     assert small.shape == large.shape
     assert abs(small - large).mean() < 4
@@ -160,17 +164,17 @@ def test_raw_and_png_pictures_make_the_same_sheet(birds: ShardSet) -> None:
 
 def test_the_title_says_dataset_way_and_shots(birds: ShardSet) -> None:
     dataset = birds["birds"]
-    for shots, said in (([2, 2], "2 shots"), ([1, 1], "1 shot"), ([1, 9], "1 to 9 shots")):
-        shown = view(dataset, plan_for(dataset, [0, 1], shots, [1, 1]), h=0, seed=0)
-        assert title(shown) == f"birds, 2-way, {said}"
+    for shots, ending in (([2, 2], "2 shots"), ([1, 1], "1 shot"), ([1, 9], "1 to 9 shots")):
+        shown = view_episode(dataset, plan_for(dataset, [0, 1], shots, [1, 1]), h=0, seed=0)
+        assert episode_title(shown) == f"birds, 2-way, {ending}"
 
 
 def test_an_episode_of_very_many_classes_stays_one_readable_sheet(birds: ShardSet) -> None:
-    dataset, way = birds["birds"], LANES + 40
+    dataset, way = birds["birds"], MOST_LANES + 40
     classes = (list(range(6)) * way)[:way]
     most, all_of_them = (
-        drawn(view(dataset, plan_for(dataset, part, [1] * len(part), [1] * len(part)), h=3, seed=0), birds)
-        for part in (classes[:LANES], classes)
+        drawn(view_episode(dataset, plan_for(dataset, part, [1] * len(part), [1] * len(part)), h=3, seed=0), birds)
+        for part in (classes[:MOST_LANES], classes)
     )  # fmt: skip
     assert all_of_them.shape[0] - most.shape[0] < 40
 
@@ -178,24 +182,24 @@ def test_an_episode_of_very_many_classes_stays_one_readable_sheet(birds: ShardSe
 def test_videos_are_strips_of_frames_in_order_one_clip_of_each(sets: Path) -> None:
     shards = ShardSet.open(sets / "orbit")
     plan = Orbit(shards, split="test", protocol="2021", mode="clu-ve")[0]
-    shown = view(shards["orbit"], plan, h=6, seed=0)
+    shown = view_episode(shards["orbit"], plan, h=6, seed=0)
     index, in_h = shards["orbit"].index, choose_h(plan, 6, 0)
-    clips = plan.support.rows.reshape(-1, FRAMES).tolist()
+    clips = plan.support.rows.reshape(-1, VIDEO_FRAMES).tolist()
     assert shown.videos
     for lane in shown.lanes:
         assert (lane.support_videos, lane.query_videos) == (5, 1)
         *strips, more = lane.support
-        assert len(strips) == VIDEOS
+        assert len(strips) == CLASS_VIDEOS
         assert more.note == "and 2 more videos"
         for strip in (*strips, *lane.query):
             rows = [tile.row for tile in strip.tiles]
-            assert len(rows) == FRAMES
+            assert len(rows) == VIDEO_FRAMES
             assert {index.text("group", row) for row in rows} == {strip.title}
             assert rows == sorted(rows)
         assert all([tile.row for tile in strip.tiles] in clips for strip in strips)
-        mine = in_h[plan.support.labels[in_h] == lane.label]
-        with_h = len(np.unique(index["group"][plan.support.rows[mine]]))
-        assert sum(strip.tiles[0].in_h for strip in strips) == min(VIDEOS, with_h)
+        of_class = in_h[plan.support.labels[in_h] == lane.label]
+        with_h = len(np.unique(index["group"][plan.support.rows[of_class]]))
+        assert sum(strip.tiles[0].in_h for strip in strips) == min(CLASS_VIDEOS, with_h)
     sheet = drawn(shown, shards)
     assert framed(sheet) > LEGEND
 
@@ -207,10 +211,10 @@ def test_clips_of_one_frame_show_a_video_from_beginning_to_end(sets: Path) -> No
     side = Side(frames, labels)
     plan = EpisodePlan(number=0, dataset="orbit", classes=(0,), support=side, query=side)
     for h in (0, 3, 20):
-        (lane,) = view(shards["orbit"], plan, h=h, seed=0).lanes
+        (lane,) = view_episode(shards["orbit"], plan, h=h, seed=0).lanes
         (support,), (query,) = lane.support, lane.query
         assert support.note == "8 of 20 frames"
-        assert sum(tile.in_h for tile in support.tiles) == min(h, FRAMES)
+        assert sum(tile.in_h for tile in support.tiles) == min(h, VIDEO_FRAMES)
         assert [query.tiles[0].row, query.tiles[-1].row] == [frames[0], frames[-1]]
         rows = [tile.row for tile in support.tiles]
         assert rows == sorted(set(rows))
@@ -219,7 +223,7 @@ def test_clips_of_one_frame_show_a_video_from_beginning_to_end(sets: Path) -> No
 def test_the_sampler_is_the_one_that_suits_the_set(sets: Path) -> None:
     kinds = {"birds": MetaDataset, "marks": Vtab, "orbit": Orbit}
     for name, kind in kinds.items():
-        assert type(open_sampler(ShardSet.open(sets / name), Request())) is kind
+        assert type(open_sampler(ShardSet.open(sets / name), SamplerRequest())) is kind
 
 
 def test_the_command_prints_the_plan_and_its_classes(
@@ -250,9 +254,7 @@ def test_the_command_prints_the_plan_and_its_classes(
         ("orbit", ["--size", "32"]),
     ],
 )
-def test_every_kind_of_set_is_drawn(
-    name: str, flags: list[str], sets: Path, tmp_path: Path
-) -> None:
+def test_every_kind_of_set_is_drawn(name: str, flags: list[str], sets: Path, tmp_path: Path) -> None:
     out = tmp_path / "episode.png"
     assert main([str(sets / name), "--episode", "0", "--png", str(out), *flags]) == 0
     with Image.open(out) as sheet:
@@ -277,7 +279,7 @@ def test_a_saved_plan_is_replayed_and_gives_the_same_sheet(
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "said"),
+    ("name", "flags", "message"),
     [
         ("", ["--episode", "0"], "birds meta_dataset, marks vtab, orbit orbit"),
         ("birds", ["--way", "3"], "--way is about one episode"),
@@ -299,11 +301,11 @@ def test_a_saved_plan_is_replayed_and_gives_the_same_sheet(
     ],
 )
 def test_a_request_without_an_answer_says_why(
-    name: str, flags: list[str], said: str, sets: Path, capsys: pytest.CaptureFixture[str]
+    name: str, flags: list[str], message: str, sets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = [] if "--size" not in flags else ["--png", str(sets / "x.png")]
     assert run_command(main, [str(sets / name), *flags, *out]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_damaged_picture_is_named_and_no_half_sheet_is_written(
@@ -320,7 +322,5 @@ def test_a_damaged_picture_is_named_and_no_half_sheet_is_written(
 
 def test_looking_needs_no_torch() -> None:
     program = "import sys, pipeline.show; print('torch' in sys.modules)"
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"

@@ -24,25 +24,18 @@ from pipeline.command import run_command
 from pipeline.index import Dataset
 from pipeline.records import ClassRecord, Encoding, Item, Recipe, Rejected, Split, Survey
 from pipeline.show.__main__ import main
-from pipeline.show.facts import Facts, facts
-from pipeline.show.histogram import BARS, histogram
-from pipeline.show.page import LISTED
-from pipeline.show.pictures import data_uri, stored
-from pipeline.show.sheet import LABEL, MARGIN, TILE
-from pipeline.show.strips import KINDS, choose
-from pipeline.show.table import table
+from pipeline.show.contact_sheet import LABEL_WIDTH, MARGIN, SHEET_TILE
+from pipeline.show.facts import DatasetFacts, dataset_facts
+from pipeline.show.histogram import HISTOGRAM_BARS, count_class_sizes
+from pipeline.show.page import PAGE_ROWS
+from pipeline.show.stored_images import data_uri
+from pipeline.show.strips import VIDEO_KINDS, choose_strips
+from pipeline.show.table import dataset_table
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
-from tests.pictures import fill
+from tests.browser import run_browser
+from tests.images import fill_class_folders, stored_image
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars",
-)  # fmt: skip
 PROBE = """<script>
 addEventListener("load", () => {
   const all = [...document.images], page = document.documentElement;
@@ -70,7 +63,7 @@ class Objects(Source):
                         f"frames/{(frame + 5 * len(classes)) % 40:03d}.jpg", user=user, kind=kind,
                         frame=frame, group=f"{user}-{thing}-{kind}",
                     )
-                    for kind in KINDS
+                    for kind in VIDEO_KINDS
                     for frame in range(10 if kind == "clean" else 4)
                 )  # fmt: skip
         return Survey(classes=tuple(classes), items=listed, ordered=True)
@@ -88,13 +81,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("show")
     sizes = {"train/cat": 12, "train/dog": 9, f"train/{ODD}": 2, "validation/owl": 5, "test/eel": 1}
     for path, count in sizes.items():
-        fill(root / "pets" / path, {"": count})
+        fill_class_folders(root / "pets" / path, {"": count})
     (root / "pets" / "train" / "cat" / "half.jpg").write_bytes(b"<no> picture")
     encodings = tuple(map(Encoding.parse, ("raw", "png", "jpeg:95")))
     recipe = Recipe(sizes=(32, 33, 96), encodings=encodings, shard_samples=8)
     pets = FolderSource(name="pets", root=root / "pets", split_by="folder")
     build_shards(pets, root / "set" / "pets", recipe, Run(workers=1))
-    fill(root / "orbit", {"frames": 40})
+    fill_class_folders(root / "orbit", {"frames": 40})
     objects = Objects(name="objects", root=root / "orbit")
     build_shards(objects, root / "set" / "objects", Recipe(sizes=(48,)), Run(workers=1))
     return root / "set"
@@ -120,9 +113,9 @@ def test_the_table_counts_what_was_built(shards: Path, capsys: pytest.CaptureFix
 
 
 def test_a_terminal_gets_lines_colours_and_a_sum(shards: Path) -> None:
-    known = [facts(Dataset.open(shards / name)) for name in ("pets", "objects")]
+    all_facts = [dataset_facts(Dataset.open(shards / name)) for name in ("pets", "objects")]
     screen = Console(width=120, force_terminal=True, file=io.StringIO())
-    screen.print(table(known, plain=False))
+    screen.print(dataset_table(all_facts, plain=False))
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[1m" in text
     assert re.search(r"total.*17.*197", text)
@@ -137,24 +130,22 @@ def test_the_same_as_json(shards: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert row["sizes"]["96"]["bytes"] == sum(p.stat().st_size for p in tars.glob("*.tar"))
 
 
-def test_the_table_opens_no_tar(
-    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_opens_no_tar(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(shards, tmp_path / "set", ignore=shutil.ignore_patterns("*.tar", "*.idx"))
     assert main([str(tmp_path / "set")]) == 0
     assert "29" in capsys.readouterr().out
 
 
 def test_users_and_videos_are_counted(shards: Path) -> None:
-    known = facts(Dataset.open(shards / "objects"))
-    assert (known.users, known.groups, known.quarantined) == (3, 24, 1)
-    assert facts(Dataset.open(shards / "pets")).users == 0
+    facts = dataset_facts(Dataset.open(shards / "objects"))
+    assert (facts.users, facts.groups, facts.quarantined) == (3, 24, 1)
+    assert dataset_facts(Dataset.open(shards / "pets")).users == 0
 
 
 def test_all_encodings_give_the_same_picture(shards: Path) -> None:
     dataset = Dataset.open(shards / "pets")
     for row in range(0, 29, 4):
-        raw, png, jpeg = (stored(dataset, size, row) for size in (32, 33, 96))
+        raw, png, jpeg = (stored_image(dataset, size, row) for size in (32, 33, 96))
         assert (raw.size, png.size, jpeg.size) == ((32, 32), (33, 33), (96, 96))
         assert raw.mode == png.mode == jpeg.mode == "RGB"
         small = (np.asarray(p.resize((8, 8)), np.int16) for p in (raw, png, jpeg))
@@ -165,18 +156,16 @@ def test_all_encodings_give_the_same_picture(shards: Path) -> None:
 
 def test_the_same_seed_shows_the_same_pictures_and_another_one_others(shards: Path) -> None:
     dataset = Dataset.open(shards / "pets")
-    first = choose(dataset, classes=3, samples=2, seed=1)
-    assert choose(dataset, classes=3, samples=2, seed=1) == first
-    others = [choose(dataset, classes=3, samples=2, seed=seed) for seed in range(2, 8)]
+    first = choose_strips(dataset, classes=3, samples=2, seed=1)
+    assert choose_strips(dataset, classes=3, samples=2, seed=1) == first
+    others = [choose_strips(dataset, classes=3, samples=2, seed=seed) for seed in range(2, 8)]
     assert any(other != first for other in others)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_strips_show_different_classes_of_every_split_and_their_own_pictures(
-    seed: int, shards: Path
-) -> None:
+def test_strips_show_different_classes_of_every_split_and_their_own_pictures(seed: int, shards: Path) -> None:
     dataset = Dataset.open(shards / "pets")
-    strips = choose(dataset, classes=5, samples=4, seed=seed)
+    strips = choose_strips(dataset, classes=5, samples=4, seed=seed)
     assert len({strip.class_id for strip in strips}) == len(strips) == 5
     assert [strip.split for strip in strips] == ["train"] * 3 + ["validation", "test"]
     for strip in strips:
@@ -185,12 +174,12 @@ def test_strips_show_different_classes_of_every_split_and_their_own_pictures(
 
 
 def test_more_classes_than_there_are_shows_all(shards: Path) -> None:
-    assert len(choose(Dataset.open(shards / "pets"), classes=99, samples=99, seed=0)) == 5
+    assert len(choose_strips(Dataset.open(shards / "pets"), classes=99, samples=99, seed=0)) == 5
 
 
 def test_objects_come_by_user_clean_frames_before_cluttered_ones(shards: Path) -> None:
     dataset = Dataset.open(shards / "objects")
-    strips = choose(dataset, classes=6, samples=4, seed=0)
+    strips = choose_strips(dataset, classes=6, samples=4, seed=0)
     assert [strip.kind for strip in strips] == ["clean", "clutter"] * 6
     assert len({strip.user for strip in strips}) == 2
     for strip in strips:
@@ -201,8 +190,8 @@ def test_objects_come_by_user_clean_frames_before_cluttered_ones(shards: Path) -
         assert frames == ([0, 3, 6, 9] if strip.kind == "clean" else [0, 1, 2, 3])
 
 
-def of_sizes(sizes: list[int]) -> Facts:
-    return Facts(
+def of_sizes(sizes: list[int]) -> DatasetFacts:
+    return DatasetFacts(
         name="x", classes=len(sizes), samples=sum(sizes), splits=(), sizes=(), quarantined=0,
         users=0, groups=0, class_samples=np.array(sizes),
         class_splits=tuple("train" if n % 3 else "test" for n in range(len(sizes))),
@@ -213,24 +202,24 @@ def of_sizes(sizes: list[int]) -> Facts:
 def test_a_histogram_counts_every_class_once_in_bars_without_gaps(spread: int) -> None:
     generator = np.random.default_rng(spread)
     sizes = [0, *(generator.integers(1, spread + 1, 200) ** 2 // spread).tolist(), spread]
-    found = histogram(of_sizes(sizes))
-    assert sum(bar.total for bar in found.bars) == len(sizes)
-    assert len(found.bars) <= BARS + 1
-    assert found.bars[0].first == found.smallest == 0
-    assert found.bars[-1].last >= found.largest == spread
-    for before, after in zip(found.bars, found.bars[1:], strict=False):
+    histogram = count_class_sizes(of_sizes(sizes))
+    assert sum(bar.total for bar in histogram.bars) == len(sizes)
+    assert len(histogram.bars) <= HISTOGRAM_BARS + 1
+    assert histogram.bars[0].first == histogram.smallest == 0
+    assert histogram.bars[-1].last >= histogram.largest == spread
+    for before, after in zip(histogram.bars, histogram.bars[1:], strict=False):
         assert after.first == before.last + 1
-    for bar in found.bars:
+    for bar in histogram.bars:
         assert bar.total == sum(bar.first <= size <= bar.last for size in sizes)
 
 
 def test_classes_of_one_size_need_no_histogram() -> None:
-    assert histogram(of_sizes([20] * 5)).bars == ()
+    assert count_class_sizes(of_sizes([20] * 5)).bars == ()
 
 
 def test_very_different_classes_get_a_logarithmic_scale() -> None:
-    assert histogram(of_sizes([1, 5, 5000])).logarithmic
-    assert not histogram(of_sizes([400, 500])).logarithmic
+    assert count_class_sizes(of_sizes([1, 5, 5000])).logarithmic
+    assert not count_class_sizes(of_sizes([400, 500])).logarithmic
 
 
 def test_the_page_needs_nothing_but_itself(page: Path) -> None:
@@ -250,7 +239,7 @@ def test_the_page_tells_what_was_built_and_what_was_left_out(page: Path) -> None
     assert "3 users in 24 videos" in text
     assert "<details open" not in text
     shown = unescape(re.sub(r"<[^>]*>", "", text))
-    for said in (
+    for text_on_page in (
         ODD,
         "train/cat/half.jpg",
         "not a picture (it starts with b'<no> pic')",
@@ -259,7 +248,7 @@ def test_the_page_tells_what_was_built_and_what_was_left_out(page: Path) -> None
         "pillow",
         "sha256 of index.parquet",
     ):
-        assert said in shown
+        assert text_on_page in shown
     assert "<b>" not in text
 
 
@@ -269,19 +258,16 @@ def test_the_page_is_the_same_each_time(shards: Path, page: Path, tmp_path: Path
 
 
 def test_a_long_quarantine_is_cut_on_the_page_and_says_so(tmp_path: Path) -> None:
-    source = fill(tmp_path / "source", {"cat": 2})
-    for number in range(LISTED + 3):
+    source = fill_class_folders(tmp_path / "source", {"cat": 2})
+    for number in range(PAGE_ROWS + 3):
         (source / "cat" / f"bad-{number}.jpg").write_bytes(b"")
     build_shards(
-        FolderSource(name="cats", root=source),
-        tmp_path / "out",
-        Recipe(sizes=(16,)),
-        Run(workers=1),
+        FolderSource(name="cats", root=source), tmp_path / "out", Recipe(sizes=(16,)), Run(workers=1)
     )
     assert main([str(tmp_path / "out"), "--html", str(tmp_path / "x.html")]) == 0
     text = (tmp_path / "x.html").read_text()
-    assert text.count("the file is empty") == LISTED
-    assert f"{LISTED + 3} pictures left out" in text
+    assert text.count("the file is empty") == PAGE_ROWS
+    assert f"{PAGE_ROWS + 3} pictures left out" in text
     assert "dataset.json lists all" in text
 
 
@@ -297,16 +283,19 @@ def test_a_contact_sheet_shows_the_stored_pictures(shards: Path, tmp_path: Path)
     out, dataset = tmp_path / "sheet.png", Dataset.open(shards / "pets")
     options = ["--png", str(out), "--classes", "2", "--samples", "2", "--size", "96", "--seed", "3"]
     assert main([str(shards / "pets"), *options]) == 0
-    strips = choose(dataset, classes=2, samples=2, seed=3)
+    strips = choose_strips(dataset, classes=2, samples=2, seed=3)
     with Image.open(out) as opened:
         sheet = opened.convert("RGB")
-    assert sheet.width == 2 * MARGIN + LABEL + max(len(s.rows) for s in strips) * (TILE + 4) - 4
-    first = np.asarray(stored(dataset, 96, strips[0].rows[0]).resize((TILE, TILE)))[1:-1, 1:-1]
+    assert sheet.width == 2 * MARGIN + LABEL_WIDTH + max(len(s.rows) for s in strips) * (SHEET_TILE + 4) - 4
+    first = np.asarray(stored_image(dataset, 96, strips[0].rows[0]).resize((SHEET_TILE, SHEET_TILE)))[
+        1:-1, 1:-1
+    ]
     pixels = np.asarray(sheet)
-    left = MARGIN + LABEL + 1
-    tops = range(pixels.shape[0] - TILE)
+    left = MARGIN + LABEL_WIDTH + 1
+    tops = range(pixels.shape[0] - SHEET_TILE)
     assert any(
-        np.array_equal(pixels[top : top + TILE - 2, left : left + TILE - 2], first) for top in tops
+        np.array_equal(pixels[top : top + SHEET_TILE - 2, left : left + SHEET_TILE - 2], first)
+        for top in tops
     )
 
 
@@ -317,15 +306,15 @@ def test_a_damaged_picture_is_named_and_no_half_page_is_written(
     for tar in (root / "96").glob("*.tar"):
         tar.write_bytes(tar.read_bytes()[:2000])
     assert run_command(main, [str(root), "--html", str(tmp_path / "x.html")]) == 4
-    said = capsys.readouterr().err
-    assert "key 0000000" in said
-    assert "pipeline.verify" in said
+    message = capsys.readouterr().err
+    assert "sample 0000000" in message
+    assert "pipeline.verify" in message
     assert not (tmp_path / "x.html").exists()
     assert run_command(main, [str(root), "--html", str(tmp_path / "x.html"), "--size", "32"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--html", "x.html", "--size", "85"], "stored at 32 and 33 and 96 px"),
         (["--html", "nowhere/x.html"], "there is no folder nowhere"),
@@ -333,22 +322,14 @@ def test_a_damaged_picture_is_named_and_no_half_page_is_written(
     ],
 )
 def test_impossible_requests_say_why(
-    options: list[str], said: str, shards: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(main, [str(shards / "pets"), *options]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_without_shards_is_an_error(tmp_path: Path) -> None:
     assert run_command(main, [str(tmp_path)]) == 3
-
-
-def browse(*arguments: str, profile: Path) -> str:
-    if not BROWSER:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    command = [BROWSER, *SWITCHES, f"--user-data-dir={profile}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
 
 
 @pytest.mark.parametrize("width", [500, 1200])
@@ -358,22 +339,20 @@ def test_a_browser_loads_every_picture_and_the_page_fits_its_window(
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{PROBE}</body>"))
     size = f"--window-size={width},900"
-    dom = browse(
+    browser = run_browser(
         size, "--virtual-time-budget=10000", "--dump-dom", probed.as_uri(), profile=tmp_path / "p"
     )
-    seen = dict(re.findall(r'data-(images|loaded|overflow)="(-?\d+)"', dom[:500]))
+    seen = dict(re.findall(r'data-(images|loaded|overflow)="(-?\d+)"', browser.stdout[:500]))
     count = page.read_text(encoding="utf-8").count("<img ")
     assert count > 50
     assert seen == {"images": str(count), "loaded": str(count), "overflow": "0"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_draws_the_page_in_light_and_dark(
-    scheme: str, page: Path, tmp_path: Path
-) -> None:
+def test_a_browser_draws_the_page_in_light_and_dark(scheme: str, page: Path, tmp_path: Path) -> None:
     out = tmp_path / "shot.png"
     dark = ["--force-dark-mode"] if scheme == "dark" else []
-    browse(
+    run_browser(
         *dark, "--window-size=1200,1600", f"--screenshot={out}", page.as_uri(),
         profile=tmp_path / "p",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whatever happens to the bytes of a shard set is found, named, and can be mended."""
+"""Damage to any byte of a shard set is found, named, and can be repaired."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import pytest
 
 import pipeline.build.jobs
 from pipeline.build.builder import Run, build_shards
-from pipeline.build.finalize import _parquet
+from pipeline.build.finalize import _parquet_bytes
 from pipeline.command import run_command
 from pipeline.errors import IntegrityError, SourceMissing
-from pipeline.index import Manifest
-from pipeline.layout import HOST, TEMPORARY, Layout
+from pipeline.index import DatasetManifest
+from pipeline.layout import HOST_NAME, TEMPORARY_PREFIX, DatasetLayout
 from pipeline.records import ClassRecord, Encoding, Item, Recipe, Rejected, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
 from pipeline.verify.__main__ import main, repair, verify
-from pipeline.verify.damage import Report
-from tests.pictures import fill, tree_hash
+from pipeline.verify.damage import CheckReport
+from tests.images import fill_class_folders, tree_hashes
 
-FLIPS, CUTS = 600, 400
+FLIPPED_BITS, TRUNCATIONS = 600, 400
 RECIPE = Recipe(sizes=(84,), encodings=(Encoding.parse("jpeg:80"),), shard_samples=16)
 
 
@@ -42,8 +42,8 @@ def _logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
-    """40 good pictures, one that does not decode, and a file without a class, in a tar."""
-    folder = fill(tmp_path_factory.mktemp("source") / "zoo", {"cat": 20, "dog": 14, "owl": 6})
+    """40 good images, one that does not decode, and a file without a class, in a tar."""
+    folder = fill_class_folders(tmp_path_factory.mktemp("source") / "zoo", {"cat": 20, "dog": 14, "owl": 6})
     (folder / "cat" / "half.jpg").write_bytes(b"no picture")
     (folder / "stray.txt").write_text("in no class's folder")
     with tarfile.open(folder.with_suffix(".tar"), "w") as archive:
@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
 
 @pytest.fixture(scope="module")
 def whole(source: FolderSource, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set as it was built. Do not change it."""
+    """The set as it was built; tests must not change it."""
     out = tmp_path_factory.mktemp("whole") / "zoo"
     report = build_shards(source, out, RECIPE, Run(workers=1))
     assert report.manifest is not None
@@ -69,15 +69,15 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 def public_files(root: Path) -> list[Path]:
-    """What others read: all but the build's records."""
+    """All files of a set but the build's records."""
     return sorted(p for p in root.rglob("*") if p.is_file() and ".build" not in p.parts)
 
 
-def kinds(root: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def files_by_kind(root: Path) -> dict[str, list[Path]]:
+    by_kind: dict[str, list[Path]] = {}
     for path in public_files(root):
-        found.setdefault(path.suffix if path.suffix != ".json" else path.name, []).append(path)
-    return found
+        by_kind.setdefault(path.suffix if path.suffix != ".json" else path.name, []).append(path)
+    return by_kind
 
 
 def flipped(path: Path, place: int, bit: int) -> bytes:
@@ -91,10 +91,10 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 
 def damages(root: Path, seed: int) -> Iterator[tuple[Path, random.Random]]:
-    """Files to damage without end, each kind of file as often as the others."""
+    """An endless stream of files to damage, each kind of file as often as the others."""
     choice = random.Random(seed)
     while True:
-        for files in kinds(root).values():
+        for files in files_by_kind(root).values():
             yield choice.choice(files), choice
 
 
@@ -110,8 +110,8 @@ def test_an_intact_set_has_no_problems_and_everything_was_read(whole: Path) -> N
 
 @pytest.mark.slow
 def test_every_one_of_600_flipped_bits_is_found(copy: Path) -> None:
-    before, missed = tree_hash(copy), []
-    for number, (path, choice) in zip(range(FLIPS), damages(copy, seed=600), strict=False):
+    before, missed = tree_hashes(copy), []
+    for number, (path, choice) in zip(range(FLIPPED_BITS), damages(copy, seed=600), strict=False):
         original = path.read_bytes()
         place, bit = choice.randrange(len(original)), choice.randrange(8)
         flip(path, place, bit)
@@ -119,13 +119,13 @@ def test_every_one_of_600_flipped_bits_is_found(copy: Path) -> None:
             missed.append((number, path.name, place, bit))
         path.write_bytes(original)
     assert missed == []
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
 
 
 @pytest.mark.slow
 def test_every_one_of_400_truncations_is_found(copy: Path) -> None:
-    before, missed = tree_hash(copy), []
-    for number, (path, choice) in zip(range(CUTS), damages(copy, seed=400), strict=False):
+    before, missed = tree_hashes(copy), []
+    for number, (path, choice) in zip(range(TRUNCATIONS), damages(copy, seed=400), strict=False):
         original = path.read_bytes()
         length = choice.randrange(len(original))
         path.write_bytes(original[:length])
@@ -133,7 +133,7 @@ def test_every_one_of_400_truncations_is_found(copy: Path) -> None:
             missed.append((number, path.name, length))
         path.write_bytes(original)
     assert missed == []
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
 
 
 def test_without_the_records_flips_outside_the_manifest_are_found_as_well(copy: Path) -> None:
@@ -149,7 +149,7 @@ def test_without_the_records_flips_outside_the_manifest_are_found_as_well(copy: 
 
 def test_each_fact_of_the_manifest_is_checked_against_the_records(copy: Path) -> None:
     path = copy / "dataset.json"
-    manifest = Manifest.read(path)
+    manifest = DatasetManifest.read(path)
     file = replace(manifest.shards[84][0], samples=15)
     for change in (
         {"name": "pest"},
@@ -185,19 +185,17 @@ def test_a_problem_names_shard_key_and_place(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["cls", "jpg", "json"])
-def test_damage_to_a_header_is_named_as_such_and_does_not_hide_the_next(
-    part: str, copy: Path
-) -> None:
+def test_damage_to_a_header_is_named_as_such_and_does_not_hide_the_next(part: str, copy: Path) -> None:
     tar = copy / "84" / "shard-000000.tar"
     with tarfile.open(tar) as archive:
-        wanted = [m for m in archive if m.name.endswith(part)]
-    for member in (wanted[2], wanted[5], wanted[-1]):
+        members = [m for m in archive if m.name.endswith(part)]
+    for member in (members[2], members[5], members[-1]):
         flip(tar, member.offset + 130, 3)
     problems = [p for p in verify(copy).problems if "header" in p.what]
-    assert [p.key for p in problems] == [m.name[:9] for m in (wanted[2], wanted[5], wanted[-1])]
+    assert [p.key for p in problems] == [m.name[:9] for m in (members[2], members[5], members[-1])]
 
 
-def edit_text(tar: Path, number: int, old: bytes, new: bytes) -> None:
+def edit_json(tar: Path, number: int, old: bytes, new: bytes) -> None:
     assert len(old) == len(new)
     with tarfile.open(tar) as archive:
         member = [m for m in archive if m.name.endswith("json")][number]
@@ -209,7 +207,7 @@ def edit_text(tar: Path, number: int, old: bytes, new: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         (b'"frame": -1', b'"frame": -2', "says frame -2"),
         (b'"frame": -1', b'"frame":""  ', "other keys or types"),
@@ -219,20 +217,18 @@ def edit_text(tar: Path, number: int, old: bytes, new: bytes) -> None:
     ],
 )
 def test_a_json_member_must_be_like_the_others_and_like_the_index(
-    old: bytes, new: bytes, said: str, copy: Path
+    old: bytes, new: bytes, message: str, copy: Path
 ) -> None:
-    edit_text(copy / "84" / "shard-000000.tar", 3, old, new.ljust(len(old))[: len(old)])
-    assert any(said in problem.what for problem in verify(copy).problems)
+    edit_json(copy / "84" / "shard-000000.tar", 3, old, new.ljust(len(old))[: len(old)])
+    assert any(message in problem.what for problem in verify(copy).problems)
 
 
 def test_a_null_in_a_json_member_is_found(copy: Path) -> None:
-    edit_text(copy / "84" / "shard-000000.tar", 3, b'"split": ""', b'"s":  null ')
+    edit_json(copy / "84" / "shard-000000.tar", 3, b'"split": ""', b'"s":  null ')
     assert any("without nulls" in problem.what for problem in verify(copy).problems)
 
 
-@pytest.mark.parametrize(
-    "name", ["dataset.json", "index.parquet", "84/wids.json", "84/shard-000001.idx"]
-)
+@pytest.mark.parametrize("name", ["dataset.json", "index.parquet", "84/wids.json", "84/shard-000001.idx"])
 def test_a_missing_file_is_named(name: str, copy: Path) -> None:
     (copy / name).unlink()
     report = verify(copy)
@@ -244,41 +240,41 @@ def test_a_missing_tar_is_named_and_the_others_are_still_read(copy: Path) -> Non
     (copy / "84" / "shard-000001.tar").unlink()
     report = verify(copy)
     assert [problem.file for problem in report.problems] == ["84/shard-000001.tar"]
-    lost = Manifest.read(copy / "dataset.json").shards[84][1].samples
+    lost = DatasetManifest.read(copy / "dataset.json").shards[84][1].samples
     assert report.members == 3 * (40 - lost)
 
 
 def test_swapped_indexes_are_found_and_mended_without_the_source(copy: Path) -> None:
-    before = tree_hash(copy)
+    before = tree_hashes(copy)
     one, two = (copy / "84" / f"shard-00000{n}.idx" for n in (0, 1))
     first, second = one.read_bytes(), two.read_bytes()
     one.write_bytes(second)
     two.write_bytes(first)
     assert [problem.remedy for problem in verify(copy).problems] == ["idx", "idx"]
     assert repair(copy).ok
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
 
 
 def test_an_index_with_a_row_less_is_found_even_if_its_checksum_was_forged(copy: Path) -> None:
-    layout = Layout(copy)
-    data = _parquet(pq.read_table(layout.index).slice(1))
+    layout = DatasetLayout(copy)
+    data = _parquet_bytes(pq.read_table(layout.index).slice(1))
     layout.index.write_bytes(data)
-    forged = replace(Manifest.read(layout.manifest), index_sha256=hashlib.sha256(data).hexdigest())
+    forged = replace(DatasetManifest.read(layout.manifest), index_sha256=hashlib.sha256(data).hexdigest())
     layout.manifest.write_text(forged.text(), encoding="utf-8")
     assert any("records" in problem.what for problem in verify(copy).problems)
     shutil.rmtree(layout.work)
-    said = " ".join(problem.what for problem in verify(copy).problems)
-    assert "39 rows, the manifest says 40 samples" in said
+    problems = " ".join(problem.what for problem in verify(copy).problems)
+    assert "39 rows, the manifest says 40 samples" in problems
 
 
 def test_files_that_do_not_belong_are_warnings(copy: Path) -> None:
     (copy / "84" / "notes.txt").write_text("mine")
-    (copy / f"{TEMPORARY}{HOST}-1-ab-index.parquet").write_text("")
+    (copy / f"{TEMPORARY_PREFIX}{HOST_NAME}-1-ab-index.parquet").write_text("")
     report = verify(copy)
     assert report.ok
     assert {(p.kind, p.file.split("/")[-1][:5]) for p in report.problems} == {
         ("warning", "notes"),
-        ("warning", TEMPORARY),
+        ("warning", TEMPORARY_PREFIX),
     }
     assert main([str(copy)]) == 0
 
@@ -318,40 +314,31 @@ def spoil_everything(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [
-        spoil_tar,
-        spoil_first_tar_and_lose_the_last,
-        spoil_record,
-        spoil_plan,
-        lose_records,
-        spoil_everything,
-    ],
+    [spoil_tar, spoil_first_tar_and_lose_the_last, spoil_record, spoil_plan, lose_records, spoil_everything],
 )
 def test_repair_from_the_source_restores_every_byte(
     spoil: Callable[[Path], None], source: FolderSource, copy: Path
 ) -> None:
-    before = tree_hash(copy)
+    before = tree_hashes(copy)
     spoil(copy)
     assert not verify(copy).ok
     with pytest.raises(SourceMissing, match="only from its source"):
         repair(copy)
     assert repair(copy, source, workers=1).ok
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
 
 
-@pytest.mark.parametrize(
-    "name", ["dataset.json", "index.parquet", "84/wids.json", "84/shard-000001.idx"]
-)
+@pytest.mark.parametrize("name", ["dataset.json", "index.parquet", "84/wids.json", "84/shard-000001.idx"])
 @pytest.mark.parametrize("how", ["lost", "flipped"])
 def test_repair_of_the_small_files_needs_no_source(name: str, how: str, copy: Path) -> None:
-    before = tree_hash(copy)
+    before = tree_hashes(copy)
     tars = {path: path.stat().st_mtime_ns for path in copy.rglob("*.tar")}
     if how == "lost":
         (copy / name).unlink()
     else:
         flip(copy / name, 40, 2)
     assert repair(copy).ok
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
     assert {path: path.stat().st_mtime_ns for path in tars} == tars
 
 
@@ -364,25 +351,23 @@ def test_repair_builds_only_the_damaged_shards(source: FolderSource, copy: Path)
 
 
 def test_repair_mends_many_random_flips(source: FolderSource, copy: Path) -> None:
-    before = tree_hash(copy)
+    before = tree_hashes(copy)
     for _, (path, choice) in zip(range(20), damages(copy, seed=7), strict=False):
         flip(path, choice.randrange(path.stat().st_size), choice.randrange(8))
         assert repair(copy, source, workers=1).ok
-        assert tree_hash(copy) == before, path
+        assert tree_hashes(copy) == before, path
 
 
-def test_repair_refuses_a_source_that_has_changed(
-    source: FolderSource, copy: Path, tmp_path: Path
-) -> None:
+def test_repair_refuses_a_source_that_has_changed(source: FolderSource, copy: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.tar"
     with tarfile.open(source.root) as archive, tarfile.open(other, "w") as fewer:
         for member in archive.getmembers()[:-1]:
             fewer.addfile(member, archive.extractfile(member))
     spoil_tar(copy)
-    damaged = tree_hash(copy)
+    damaged = tree_hashes(copy)
     with pytest.raises(IntegrityError, match="no longer holds what"):
         repair(copy, replace(source, root=other))
-    assert tree_hash(copy) == damaged
+    assert tree_hashes(copy) == damaged
 
 
 def test_repair_leaves_an_intact_set_alone(copy: Path) -> None:
@@ -392,19 +377,16 @@ def test_repair_leaves_an_intact_set_alone(copy: Path) -> None:
 
 
 def test_other_libraries_are_named_when_shards_are_built_again(
-    source: FolderSource,
-    copy: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    source: FolderSource, copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil_tar(copy)
     newer = {"pillow": "99"}
-    monkeypatch.setattr("pipeline.verify.repair.versions", lambda: newer)
-    monkeypatch.setattr(pipeline.build.jobs, "versions", lambda: newer)
+    monkeypatch.setattr("pipeline.verify.repair.library_versions", lambda: newer)
+    monkeypatch.setattr(pipeline.build.jobs, "library_versions", lambda: newer)
     assert repair(copy, source, workers=1).ok
     assert "pillow 99" in caplog.text
     assert "1 of 3" in caplog.text
-    assert newer in [dict(entry) for entry in Manifest.read(copy / "dataset.json").versions]
+    assert newer in [dict(entry) for entry in DatasetManifest.read(copy / "dataset.json").versions]
 
 
 def test_an_unfinished_set_is_told_apart_from_a_damaged_one(
@@ -433,40 +415,38 @@ def test_one_damaged_dataset_in_a_folder_is_found_and_named(
     shutil.rmtree(tmp_path / "set" / "birds" / ".build")
     (tmp_path / "set" / "birds" / "dataset.json").unlink()
     assert main([str(tmp_path / "set"), "--json", "--quiet"]) == 4
-    said = json.loads(capsys.readouterr().out)
-    assert said["datasets"] == ["fish", "zoo"]
-    assert {p["dataset"] for p in said["problems"]} == {"fish", "birds"}
+    report = json.loads(capsys.readouterr().out)
+    assert report["datasets"] == ["fish", "zoo"]
+    assert {p["dataset"] for p in report["problems"]} == {"fish", "birds"}
 
 
-def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Mapping[str, Any]:
+def read_report(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> Mapping[str, Any]:
     main([*arguments, "--json"])
     return dict(json.loads(capsys.readouterr().out))
 
 
-def test_json_lists_every_problem_with_its_cure(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert said([str(copy)], capsys)["ok"] is True
+def test_json_lists_every_problem_with_its_cure(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_report([str(copy)], capsys)["ok"] is True
     for place in range(0, 300_000, 2_000):
         if place < (copy / "84" / "shard-000000.tar").stat().st_size:
             flip(copy / "84" / "shard-000000.tar", place)
-    report = said([str(copy)], capsys)
+    report = read_report([str(copy)], capsys)
     assert report["ok"] is False
     assert len(report["problems"]) > 10
     assert all(p["kind"] == "damaged" and "--repair" in p["cure"] for p in report["problems"])
 
 
-def test_the_command_repairs_from_the_source_it_is_told(
+def test_the_command_repairs_from_the_source_it_is_given(
     source: FolderSource, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = tree_hash(copy)
+    before = tree_hashes(copy)
     spoil_tar(copy)
     assert run_command(main, [str(copy), "--repair", "--quiet"]) == 2
     assert "--dataset" in capsys.readouterr().err
-    told = ["--dataset", "folder", "--source", str(source.root)]
-    assert run_command(main, [str(copy), "--repair", "--quiet", *told, "--workers", "1"]) == 0
+    source_flags = ["--dataset", "folder", "--source", str(source.root)]
+    assert run_command(main, [str(copy), "--repair", "--quiet", *source_flags, "--workers", "1"]) == 0
     assert "mended" in capsys.readouterr().out
-    assert tree_hash(copy) == before
+    assert tree_hashes(copy) == before
 
 
 def test_a_path_without_shards_is_an_error_and_not_a_success(
@@ -498,24 +478,24 @@ class Annotated(Source):
 
 
 def test_boxes_flags_and_hierarchies_are_checked_too(tmp_path: Path) -> None:
-    fill(tmp_path / "frames", {"a": 12})
+    fill_class_folders(tmp_path / "frames", {"a": 12})
     recipe = Recipe(sizes=(24, 16), shard_samples=8)
     frames = Annotated(name="frames", root=tmp_path / "frames")
     out = tmp_path / "out"
     build_shards(frames, out, recipe, Run(workers=1))
-    before = tree_hash(out)
+    before = tree_hashes(out)
     assert verify(out).problems == ()
-    edit_text(out / "16" / "shard-000000.tar", 2, b'"blur_issue": 0', b'"blur_issue": 1')
-    edit_text(out / "24" / "shard-000000.tar", 2, b'"box": [0, 0,', b'"box": [0, 1,')
+    edit_json(out / "16" / "shard-000000.tar", 2, b'"blur_issue": 0', b'"blur_issue": 1')
+    edit_json(out / "24" / "shard-000000.tar", 2, b'"box": [0, 0,', b'"box": [0, 1,')
     texts = [problem.what for problem in verify(out, workers=2).problems]
     assert sum("blur_issue" in text or "box" in text for text in texts) == 2
     path = out / "dataset.json"
     path.write_text(path.read_text().replace('"n3"', '"n4"'))
     assert any(problem.file == "dataset.json" for problem in verify(out).problems)
     assert repair(out, frames, workers=1).ok
-    assert tree_hash(out) == before
+    assert tree_hashes(out) == before
 
 
 def test_reports_add_up() -> None:
-    total = Report(datasets=("a",), files=1, bytes=2, members=3) + Report(datasets=("b",), files=4)
+    total = CheckReport(datasets=("a",), files=1, bytes=2, members=3) + CheckReport(datasets=("b",), files=4)
     assert (total.datasets, total.files, total.bytes, total.members) == (("a", "b"), 5, 2, 3)

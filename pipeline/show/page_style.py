@@ -1,10 +1,10 @@
-"""The look of the page: one style sheet, light and dark, wide and narrow, nothing from elsewhere."""
+"""The style sheet of the pages: light and dark, wide and narrow, without any other file."""
 
 from __future__ import annotations
 
 from typing import Final
 
-STYLE: Final = """
+PAGE_STYLE: Final = """
 :root {
   color-scheme: light dark;
   --paper: #fcfcfa; --card: #ffffff; --ink: #1d2026; --soft: #646974; --rule: #e3e3de;
