@@ -1,4 +1,4 @@
-"""What `--shards` names: one dataset, or a folder of datasets, here or behind a URL."""
+"""A shard set: one dataset or a folder of datasets, on a local disk or behind a URL (`--shards`)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_few
 from pipeline.index import Dataset, dataset_folders
-from pipeline.store.fetch import Fetcher, Origin, Patience
-from pipeline.store.local import LocalStore, Store
+from pipeline.store.fetch import RemoteFetcher, RemotePath, RetryPolicy
+from pipeline.store.local import LocalStore, SampleStore
 from pipeline.store.mapped import MappedStore
-from pipeline.store.remote import Remote, RemoteStore
+from pipeline.store.remote import RemoteSettings, RemoteStore
 from pipeline.store.remote_index import default_cache, open_remote
 
-CACHE_BYTES: Final = 20 * 2**30  # bytes
+CACHE_BYTES: Final = 20 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class ShardSet:
     root: str
     """What was opened."""
     datasets: Mapping[str, Dataset]
-    remote: Remote | None = None
-    """How to get at those that are not here."""
+    remote: RemoteSettings | None = None
+    """How to read the datasets behind URLs; None if there are none."""
 
     @classmethod
     def open(
@@ -36,28 +36,32 @@ class ShardSet:
         cache: str | Path | None = None,
         cache_bytes: int = CACHE_BYTES,
         options: Mapping[str, Any] | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
     ) -> ShardSet:
         """Open every dataset below a path or a URL, or below several.
 
-        An unfinished or foreign dataset is an error, not a gap. For a URL (s3://, gs://, https:// and
-        whatever else fsspec knows, with its `options`), manifest and index come into the folder
-        `cache`, and later the parts of the shards that episodes need, `cache_bytes` at most.
+        A dataset that is unfinished or of another format is an error; none is left out. For a URL
+        (s3://, gs://, https:// and whatever else fsspec knows, with its `options`), manifest and index
+        are downloaded into the folder `cache`, and later the parts of the shards that episodes need,
+        `cache_bytes` at most. `patience` says how long to wait for a server and how often to ask again.
         """
-        patience = patience or Patience()
-        places = [path] if isinstance(path, str | Path) else list(path)
-        kept = Path(cache).resolve() if cache is not None else default_cache()
+        patience = patience or RetryPolicy()
+        roots = [str(path)] if isinstance(path, str | Path) else [str(root) for root in path]
+        cache_folder = Path(cache).resolve() if cache is not None else default_cache()
         datasets: list[Dataset] = []
-        origins: dict[str, Origin] = {}
-        for place in map(str, places):
-            if "://" not in place:
-                datasets += [Dataset.open(folder) for folder in dataset_folders(Path(place))]
+        origins: dict[str, RemotePath] = {}
+        for root in roots:
+            if "://" not in root:
+                datasets += [Dataset.open(folder) for folder in dataset_folders(Path(root))]
                 continue
-            for brought in open_remote(place, kept, Fetcher(patience), options or {}):
-                datasets.append(brought.dataset)
-                origins[str(brought.dataset.root)] = brought.origin
-        remote = Remote(origins, kept, cache_bytes, patience) if origins else None
-        return cls(", ".join(map(str, places)), _by_name(datasets), remote)
+            for opened in open_remote(root, cache_folder, RemoteFetcher(patience), options or {}):
+                datasets.append(opened.dataset)
+                origins[str(opened.dataset.root)] = opened.origin
+        remote = RemoteSettings(origins, cache_folder, cache_bytes, patience) if origins else None
+        return cls(", ".join(roots), _index_by_name(datasets), remote)
+
+    def __repr__(self) -> str:
+        return f"<ShardSet {self.root}: {first_few([*self.datasets])}>"
 
     def __iter__(self) -> Iterator[Dataset]:
         return iter(self.datasets.values())
@@ -67,19 +71,17 @@ class ShardSet:
 
     def __getitem__(self, name: str) -> Dataset:
         if name not in self.datasets:
-            raise UsageError(
-                f"{self.root} has no dataset {name!r}; it has {', '.join(self.datasets)}"
-            )
+            raise UsageError(f"{self.root} has no dataset {name!r}; it has {', '.join(self.datasets)}")
         return self.datasets[name]
 
     def with_split(self, split: str) -> list[str]:
-        """The datasets that have images of this split; all of them for ""."""
+        """The names of the datasets that have images of this split; all names for ""."""
         return [d.manifest.name for d in self if not split or d.manifest.splits.get(split)]
 
-    def open_store(self, *, mapped: bool = False) -> Store:
-        """Where the bytes of these datasets come from; close it after use.
+    def open_store(self, *, mapped: bool = False) -> SampleStore:
+        """Open a store that reads these datasets' samples; close it after use.
 
-        mapped: from mappings of the shards, which is faster; see `EpisodeLoader`.
+        mapped: read from mappings of the shards, which is faster; see `EpisodeLoader`.
         """
         if self.remote is None:
             return MappedStore() if mapped else LocalStore()
@@ -91,13 +93,13 @@ class ShardSet:
         return RemoteStore(self.remote)
 
 
-def _by_name(opened: Iterable[Dataset]) -> Mapping[str, Dataset]:
-    datasets: dict[str, Dataset] = {}
-    for dataset in opened:
-        other = datasets.setdefault(dataset.manifest.name, dataset)
+def _index_by_name(datasets: Iterable[Dataset]) -> Mapping[str, Dataset]:
+    by_name: dict[str, Dataset] = {}
+    for dataset in datasets:
+        other = by_name.setdefault(dataset.manifest.name, dataset)
         if other is not dataset:
             raise UsageError(
                 f"{other.root} and {dataset.root} both are a dataset {dataset.manifest.name}; "
                 "keep one of them in this folder"
             )
-    return dict(sorted(datasets.items()))
+    return dict(sorted(by_name.items()))

@@ -1,1 +1,1 @@
-"""Bytes become uint8 pixels: one contract in `base`, one module for each way."""
+"""Decoders turn stored bytes into uint8 pixels: the interface in `base`, the choice in `choose`."""

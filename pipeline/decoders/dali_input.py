@@ -1,4 +1,4 @@
-"""What DALI gets to see: pictures whose bytes are as they were built and whose header parses."""
+"""The input of DALI: images whose bytes are verified and whose headers parse."""
 
 from __future__ import annotations
 
@@ -10,88 +10,89 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from pipeline.decoders.base import Fault
-from pipeline.decoders.threads import Piece
+from pipeline.decoders.base import SampleFault
+from pipeline.decoders.threads import ChunkPiece
 from pipeline.errors import IntegrityError
-from pipeline.store.local import Spots, Store
+from pipeline.store.local import SampleLocations, SampleStore
 
-COLOURS: Final = ("YCbCr", "Gray", "RGB")  # of others (CMYK) each decoder makes a different RGB
+JPEG_COLOUR_SPACES: Final = ("YCbCr", "Gray", "RGB")
+"""Decoders turn others (CMYK) into different RGB."""
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
-    """Pictures on their way through DALI."""
+class DaliBatch:
+    """Encoded images on their way through DALI."""
 
-    piece: Piece | None
-    """What they are; None for a filler."""
-    pictures: list[NDArray[np.uint8]]
-    """Encoded; a faulty one is replaced by a black one."""
+    piece: ChunkPiece | None
+    """Their rows of a job; None for a blank batch."""
+    images: list[NDArray[np.uint8]]
+    """Encoded; a bad one is replaced by a black one."""
     arena: NDArray[np.uint8]
-    """The memory that they lie in."""
-    faults: list[Fault] = field(default_factory=list)
+    """The memory that they lie in, used again after the batch."""
+    faults: list[SampleFault] = field(default_factory=list)
     seconds: float = 0.0
 
     def over(self, seconds: float = 0.0, error: BaseException | None = None) -> None:
-        """It left DALI."""
+        """Report the batch's piece as decoded, or failed: it left DALI."""
         if self.piece is not None:
-            self.piece.over(self.faults, self.seconds + seconds, error)
+            self.piece.job.report(self.faults, self.seconds + seconds, error)
 
 
-class Gate:
-    """Reads pieces for one thread. An unparsable header can crash DALI; parsing it here costs 1.5 us."""
+class DaliInput:
+    """Reads pieces into batches, for one thread. Parsing a header costs 1.5 us; a bad one can crash DALI."""
 
-    def __init__(self, store: Store, size: int) -> None:
+    def __init__(self, store: SampleStore, size: int) -> None:
         self._store = store
         black = simplejpeg.encode_jpeg(np.zeros((size, size, 3), np.uint8))
         self._black = np.frombuffer(black, np.uint8)
         self._arenas: list[NDArray[np.uint8]] = []
 
-    def filler(self) -> Batch:
-        """One black picture, for nobody."""
-        return Batch(None, [self._black], self._black)
+    def blank_batch(self) -> DaliBatch:
+        """A batch of one black image, which belongs to no job."""
+        return DaliBatch(None, [self._black], self._black)
 
-    def read(self, piece: Piece) -> Batch | None:
-        """None if it cannot be read: then the piece is over."""
+    def read(self, piece: ChunkPiece) -> DaliBatch | None:
+        """Read a piece; None if it cannot be read, which has then been reported."""
         started = perf_counter()
-        spots, begin, end = piece.job.spots, piece.begin, piece.end
-        batch = Batch(piece, [], self._black)
+        locations, begin, end = piece.job.locations, piece.begin, piece.end
+        batch = DaliBatch(piece, [], self._black)
         used = 0
         try:
-            batch.arena = self._arena(sum(spots.lengths[begin:end]))
+            batch.arena = self._arena(sum(locations.lengths[begin:end]))
             for at in range(begin, end):
-                data = batch.arena[used : used + spots.lengths[at]]
+                data = batch.arena[used : used + locations.lengths[at]]
                 used += len(data)
-                reason = self._reason(spots, at, data)
+                reason = self._read_sample(locations, at, data)
                 if reason:
-                    batch.faults.append(Fault(at, reason))
-                batch.pictures.append(self._black if reason else data)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+                    batch.faults.append(SampleFault(at, reason))
+                batch.images.append(self._black if reason else data)
+        except BaseException as error:  # noqa: BLE001 - reported by the job
             batch.over(perf_counter() - started, error)
             return None
         batch.seconds = perf_counter() - started
         return batch
 
-    def take_back(self, batch: Batch) -> None:
-        """Nobody looks at this batch's memory any more."""
+    def recycle(self, batch: DaliBatch) -> None:
+        """Use the memory of a batch again; nothing reads it any more."""
         self._arenas.append(batch.arena)
 
     def _arena(self, size: int) -> NDArray[np.uint8]:
-        """Memory of an earlier batch if it is large enough: fresh pages cost more than reading."""
+        """Memory of an earlier batch, if that is large enough: fresh pages cost more than reading."""
         if self._arenas and len(self._arenas[-1]) >= size:
             return self._arenas.pop()
         self._arenas.clear()
         return np.empty(size + size // 4, np.uint8)
 
-    def _reason(self, spots: Spots, at: int, data: NDArray[np.uint8]) -> str:
-        """What keeps these bytes from DALI; "" if nothing."""
+    def _read_sample(self, locations: SampleLocations, at: int, data: NDArray[np.uint8]) -> str:
+        """Read a sample and parse its header. Returns why DALI must not see it; "" if it may."""
         try:
-            self._store.read(spots, at, (data.data,))
+            self._store.read(locations, at, (data.data,))
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         except IntegrityError as error:
             return str(error)
         except ValueError as error:
-            return f"{spots.name(at)} cannot be decoded: {error}"
-        if height == width == spots.size and colours in COLOURS:
+            return f"{locations.describe(at)} cannot be decoded: {error}"
+        if height == width == locations.size and colours in JPEG_COLOUR_SPACES:
             return ""
-        needed = f"{spots.size} x {spots.size} of {' or '.join(COLOURS)}"
-        return f"{spots.name(at)} is {width} x {height} pixels of {colours} and not {needed}"
+        needed = f"{locations.size} x {locations.size} of {' or '.join(JPEG_COLOUR_SPACES)}"
+        return f"{locations.describe(at)} is {width} x {height} pixels of {colours} and not {needed}"

@@ -1,7 +1,7 @@
-"""Stored bytes become pixels in their final place, with the fewest copies.
+"""Decoding of stored bytes into their rows of a job, with the fewest copies.
 
-What is sound is done by native.c, a piece at a time and without the GIL, where that was compiled; the
-rest, or all, sample by sample below. Both give the same pixels, and only this file finds faults.
+Where native.c was compiled it decodes the sound samples of a piece in one call, without the GIL. What it
+leaves, or everything, is decoded below, sample by sample. Pixels are the same; only this file finds faults.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipeline.decoders.base import Fault, Job
+from pipeline.decoders.base import DecodeJob, SampleFault
 from pipeline.errors import IntegrityError
-from pipeline.store.local import Spots, Store
+from pipeline.layout import npy_header
+from pipeline.store.local import SampleLocations, SampleStore
 from pipeline.store.mapped import MappedStore
 
 try:
@@ -25,174 +26,170 @@ try:
 except ImportError:  # not compiled: it needs libjpeg-turbo's and ISA-L's headers
     native = None  # type: ignore[assignment]
 
-FIRST_SCRATCH: Final = 64 * 2**10  # bytes; more than most 224 px JPEGs take
-BRIEF: Final = 64 * 2**10  # bytes; copying less takes no longer than handing over the GIL
-NATIVE: Final = ("jpeg", "raw")
-NPY_LONGEST: Final = 2**12  # bytes; numpy writes 128 before the pixels of a picture
+SCRATCH_BYTES: Final = 64 * 2**10  # more than most 224 px JPEGs take
+SMALL_COPY_BYTES: Final = 64 * 2**10  # copying less is as quick as handing over the GIL
+NATIVE_FORMATS: Final = ("jpeg", "raw")
+MAX_NPY_HEADER_BYTES: Final = 2**12  # numpy writes 128 before the pixels of an image
 
-Put: TypeAlias = Callable[[memoryview, Spots, int, memoryview], str]
-"""Turns a sample's bytes into pixels, in place. Returns what is wrong; "" if nothing."""
-Samples: TypeAlias = "Iterator[memoryview | IntegrityError]"
-"""Verified bytes, or why there are none; each is looked at before the next one is asked for."""
+SampleDecoder: TypeAlias = Callable[[memoryview, SampleLocations, int, memoryview], str]
+"""Decodes a sample's bytes into its row. Returns what is wrong; "" if nothing."""
+SampleBytes: TypeAlias = "Iterator[memoryview | IntegrityError]"
+"""The verified bytes of samples, or an error; each is used before the next one is asked for."""
 
 
-class Filler:
-    """Reads and decodes; keeps scratch memory, so every thread has its own."""
+class PixelFiller:
+    """Reads and decodes the samples of pieces. It has scratch memory, so every thread needs its own."""
 
-    def __init__(self, store: Store, *, fast: bool = False) -> None:
+    def __init__(self, store: SampleStore, *, fast: bool = False) -> None:
         self._store = store
         self._fast = fast
-        self._puts: dict[str, Put] = {"jpeg": partial(jpeg, fast=fast), "raw": raw, "png": png}
-        self._scratch = memoryview(bytearray(FIRST_SCRATCH))
+        self._decoders: dict[str, SampleDecoder] = {"raw": decode_raw, "png": decode_png}
+        self._decoders["jpeg"] = partial(decode_jpeg, fast=fast)
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
 
-    def fill(self, job: Job, begin: int, end: int) -> list[Fault]:
-        """The rows `begin` up to `end` of `job.out`, which is host memory.
+    def fill(self, job: DecodeJob, begin: int, end: int) -> list[SampleFault]:
+        """Fill the rows `begin` up to `end` of `job.out`, which is host memory. Returns their faults.
 
-        A sample that is not what it should be becomes a fault and zeros; what is not about one
-        sample (a shard is gone) is raised.
+        A sample that is damaged becomes a fault and zeros; an error of a whole shard is raised.
         """
-        left = self._filled(job, begin, end)
-        return self._one_by_one(job, left) if left else []
+        left = self._fill_native(job, begin, end)
+        return self._fill_one_by_one(job, left) if left else []
 
-    def _filled(self, job: Job, begin: int, end: int) -> Sequence[int]:
-        """Fill what is sound without Python; the positions that are left."""
-        spots = job.spots
-        form, size = spots.encoding.format, spots.size
-        if native is None or form not in NATIVE:
+    def _fill_native(self, job: DecodeJob, begin: int, end: int) -> Sequence[int]:
+        """Fill the rows of sound samples in native.c. Returns the positions that are left."""
+        locations = job.locations
+        stored_as, size = locations.encoding.format, locations.size
+        if native is None or stored_as not in NATIVE_FORMATS:
             return range(begin, end)
-        sources = self._store.sources(spots, begin, end)
-        if not sources:
+        shards = self._store.open_shards(locations, begin, end)
+        if not shards:
             return range(begin, end)
-        header = npy_header(size) if form == "raw" else b""
-        where = (spots.places, begin, end, job.pixels)
-        left = native.fill(sources, *where, size, header, self._fast)
-        self._store.done(spots, begin, end, left)
+        header = npy_header(size, size) if stored_as == "raw" else b""
+        piece = (locations.table, begin, end, job.pixels)
+        left = native.fill(shards, *piece, size, header, self._fast)
+        self._store.release(locations, begin, end, left)
         return left
 
-    def _one_by_one(self, job: Job, positions: Sequence[int]) -> list[Fault]:
-        spots, pixels, stride = job.spots, job.pixels, job.spots.size**2 * 3
+    def _fill_one_by_one(self, job: DecodeJob, positions: Sequence[int]) -> list[SampleFault]:
+        locations, pixels, stride = job.locations, job.pixels, job.locations.size**2 * 3
         rows = [pixels[at * stride : (at + 1) * stride] for at in positions]
-        put, samples = self._way(spots, positions, rows)
+        decode, samples = self._choose_decoder(locations, positions, rows)
         faults = []
         for at, row, data in zip(positions, rows, samples, strict=True):
-            reason = str(data) if isinstance(data, IntegrityError) else put(data, spots, at, row)
+            reason = str(data) if isinstance(data, IntegrityError) else decode(data, locations, at, row)
             if reason:
                 row[:] = bytes(stride)
-                faults.append(Fault(at, reason))
+                faults.append(SampleFault(at, reason))
         return faults
 
-    def _way(
-        self, spots: Spots, positions: Sequence[int], rows: list[memoryview]
-    ) -> tuple[Put, Samples]:
-        """How this store's bytes become pixels with the fewest copies."""
-        form = spots.encoding.format
+    def _choose_decoder(
+        self, locations: SampleLocations, positions: Sequence[int], rows: list[memoryview]
+    ) -> tuple[SampleDecoder, SampleBytes]:
+        """The decoder, and the samples to give it, that need the fewest copies with this store."""
+        stored_as = locations.encoding.format
         if isinstance(self._store, MappedStore):
-            return self._puts[form], self._store.views(spots, positions)
-        if form == "raw":
-            return header, self._headers(spots, positions, rows)
-        return self._puts[form], self._copies(spots, positions)
+            return self._decoders[stored_as], self._store.views(locations, positions)
+        if stored_as == "raw":
+            return check_npy_header, self._npy_headers(locations, positions, rows)
+        return self._decoders[stored_as], self._read_samples(locations, positions)
 
-    def _copies(self, spots: Spots, positions: Sequence[int]) -> Samples:
-        """Samples read into scratch memory, one after the other into the same."""
+    def _read_samples(self, locations: SampleLocations, positions: Sequence[int]) -> SampleBytes:
+        """Read each sample into the same scratch memory."""
         for at in positions:
-            length = spots.lengths[at]
+            length = locations.lengths[at]
             if length > len(self._scratch):
                 self._scratch = memoryview(bytearray(2 * length))
             data = self._scratch[:length]
             try:
-                self._store.read(spots, at, (data,))
+                self._store.read(locations, at, (data,))
             except IntegrityError as error:
                 yield error
             else:
                 yield data
 
-    def _headers(self, spots: Spots, positions: Sequence[int], rows: list[memoryview]) -> Samples:
-        """Raw samples: pixels are read straight into their rows; what stands before them comes out."""
+    def _npy_headers(
+        self, locations: SampleLocations, positions: Sequence[int], rows: list[memoryview]
+    ) -> SampleBytes:
+        """Read the pixels of raw samples straight into their rows, and yield the headers before them."""
         for at, row in zip(positions, rows, strict=True):
-            before = spots.lengths[at] - len(row)
-            if not 0 < before <= NPY_LONGEST:
-                yield IntegrityError(wrong_length(spots, at))
+            before = locations.lengths[at] - len(row)
+            if not 0 < before <= MAX_NPY_HEADER_BYTES:
+                yield IntegrityError(describe_wrong_length(locations, at))
                 continue
             data = self._scratch[:before]
             try:
-                self._store.read(spots, at, (data, row))
+                self._store.read(locations, at, (data, row))
             except IntegrityError as error:
                 yield error
             else:
                 yield data
 
 
-def jpeg(data: memoryview, spots: Spots, at: int, row: memoryview, *, fast: bool = False) -> str:
-    """Decode into `row`, strictly: a file that ends early is an error. Returns what is wrong."""
+def decode_jpeg(
+    data: memoryview, locations: SampleLocations, at: int, row: memoryview, *, fast: bool = False
+) -> str:
+    """Decode a JPEG into `row`, strictly: a file that ends early is an error. Returns what is wrong."""
     try:
-        shape = simplejpeg.decode_jpeg(
-            data, "RGB", fastdct=fast, fastupsample=fast, buffer=row
-        ).shape
-    except Exception as error:  # noqa: BLE001 - whatever simplejpeg makes of bad bytes
-        return f"{spots.name(at)} cannot be decoded: {error}"
-    if shape[0] == shape[1] == spots.size:
+        shape = simplejpeg.decode_jpeg(data, "RGB", fastdct=fast, fastupsample=fast, buffer=row).shape
+    except Exception as error:  # noqa: BLE001 - simplejpeg raises many kinds for bad bytes
+        return f"{locations.describe(at)} cannot be decoded: {error}"
+    size = locations.size
+    if shape[0] == shape[1] == size:
         return ""
-    return f"{spots.name(at)} is {shape[1]} x {shape[0]} pixels and not {spots.size} x {spots.size}"
+    return f"{locations.describe(at)} is {shape[1]} x {shape[0]} pixels and not {size} x {size}"
 
 
-def png(data: memoryview, spots: Spots, at: int, row: memoryview) -> str:
-    """Decode into `row`. Returns what is wrong."""
-    size = spots.size
+def decode_png(data: memoryview, locations: SampleLocations, at: int, row: memoryview) -> str:
+    """Decode a PNG into `row`. Returns what is wrong."""
+    size = locations.size
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG",))
         if (image.mode, *image.size) == ("RGB", size, size):
             row[:] = np.asarray(image).reshape(-1).data
             return ""
-    except Exception as error:  # noqa: BLE001 - whatever Pillow makes of bad bytes
-        return f"{spots.name(at)} cannot be decoded: {error}"
-    found = f"{image.width} x {image.height} pixels of {image.mode}"
-    return f"{spots.name(at)} is {found} and not {size} x {size} of RGB"
+    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for bad bytes
+        return f"{locations.describe(at)} cannot be decoded: {error}"
+    actual = f"{image.width} x {image.height} pixels of {image.mode}"
+    return f"{locations.describe(at)} is {actual} and not {size} x {size} of RGB"
 
 
-def raw(data: memoryview, spots: Spots, at: int, row: memoryview) -> str:
+def decode_raw(data: memoryview, locations: SampleLocations, at: int, row: memoryview) -> str:
     """Copy the pixels of a .npy file into `row`. Returns what is wrong."""
     before = len(data) - len(row)
-    if not 0 < before <= NPY_LONGEST:
-        return wrong_length(spots, at)
-    if len(row) < BRIEF:
+    if not 0 < before <= MAX_NPY_HEADER_BYTES:
+        return describe_wrong_length(locations, at)
+    if len(row) < SMALL_COPY_BYTES:
         row[:] = data[before:]
     else:  # numpy copies without the GIL
         np.copyto(np.frombuffer(row, np.uint8), np.frombuffer(data[before:], np.uint8))
-    return header(data[:before], spots, at, row)
+    return check_npy_header(data[:before], locations, at, row)
 
 
-def header(data: memoryview, spots: Spots, at: int, row: memoryview) -> str:  # noqa: ARG001 - a Put
-    """What is wrong with the bytes before the pixels of a .npy file."""
-    reason = npy_reason(data.tobytes(), spots.size)
-    return f"{spots.name(at)} is no .npy picture: {reason}" if reason else ""
+def check_npy_header(data: memoryview, locations: SampleLocations, at: int, row: memoryview) -> str:  # noqa: ARG001
+    """Check the bytes before the pixels of a .npy file. Returns what is wrong."""
+    reason = npy_header_fault(data.tobytes(), locations.size)
+    return f"{locations.describe(at)} is no .npy picture: {reason}" if reason else ""
 
 
-def wrong_length(spots: Spots, at: int) -> str:
-    """Of a .npy file that cannot hold a header and the pixels."""
-    needed = f"a header and {spots.size**2 * 3:,} bytes of pixels"
-    return f"{spots.name(at)} is no .npy picture of {spots.size} pixels: it needs {needed}"
-
-
-@lru_cache
-def npy_header(size: int) -> bytes:
-    """What stands before the pixels of our own raw pictures; other headers may be as good."""
-    stream = io.BytesIO()
-    np.save(stream, np.empty((size, size, 3), np.uint8))
-    return stream.getvalue()[: -(size**2) * 3]
+def describe_wrong_length(locations: SampleLocations, at: int) -> str:
+    """The fault of a .npy file that cannot hold a header and the pixels."""
+    size, sample = locations.size, locations.describe(at)
+    needed = f"a header and {size**2 * 3:,} bytes of pixels"
+    return f"{sample} is no .npy picture of {size} pixels: it needs {needed}"
 
 
 @lru_cache
-def npy_reason(header: bytes, size: int) -> str:
-    """What keeps these bytes from standing before the pixels of an RGB picture; "" if nothing."""
+def npy_header_fault(header: bytes, size: int) -> str:
+    """Why these bytes are no .npy header of an RGB image of this size; "" if they are."""
     stream = io.BytesIO(header)
     try:
         version = np.lib.format.read_magic(stream)
         if version != (1, 0):
             return f"its version is {version} and not (1, 0)"
-        found = np.lib.format.read_array_header_1_0(stream)
+        described = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
         return str(error)
     needed = ((size, size, 3), False, np.dtype(np.uint8))
-    if found != needed:
-        return f"its header says {found} and not {needed}"
+    if described != needed:
+        return f"its header says {described} and not {needed}"
     return "" if not stream.read(1) else "bytes are left over between header and pixels"

@@ -1,9 +1,9 @@
-/* Whole pieces of a chunk without Python: read (or looked at where it is mapped), checked by crc32, decoded
- * into place. Optional: fill.py does the same, sample by sample, wherever this was not compiled.
+/* Decodes whole pieces of a chunk without Python: samples are read (or used where they are mapped), checked by
+ * crc32 and decoded into place. Optional: fill.py does the same, sample by sample, where this was not compiled.
  *
- * Nothing is judged here. A sample that is in any way unusual (a short read, another checksum, a libjpeg
- * warning, other dimensions, CMYK) is left alone and its position returned; Python then finds out what it is
- * and says so. So this file has one path, and no messages.
+ * No fault is reported here. A sample that is in any way unusual (a short read, another checksum, a libjpeg
+ * warning, other dimensions, CMYK) is left alone and its position returned; Python then finds the fault and
+ * words it. So this file has one path, and no messages.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -29,7 +29,7 @@
 #define PAGE 4096
 #define ASKED (8 * PAGE)
 
-typedef struct { /* a line of Spots.places */
+typedef struct { /* a line of SampleLocations.table */
     int64_t shard, offset, length, crc;
 } Place;
 
@@ -79,8 +79,8 @@ static const uint8_t *bytes_of(const Sample *sample, uint8_t *scratch) {
     return data && sound(data, sample) ? data : NULL;
 }
 
-/* What simplejpeg's strict decoding does. Each picture has a decompressor of its own, for one keeps tables
- * that a later, damaged picture may lack. Progressive ones are Python's: versions of the library smooth an
+/* What simplejpeg's strict decoding does. Each image has a decompressor of its own, since one keeps tables
+ * that a later, damaged image may lack. Progressive ones are Python's: versions of the library smooth an
  * incomplete one differently. */
 static bool decode(const uint8_t *data, size_t length, uint8_t *out, JSAMPROW *lines, JDIMENSION size, bool fast) {
     struct jpeg_decompress_struct jpeg = {0};
@@ -129,7 +129,7 @@ static bool fill_jpeg(Sample *samples, Py_ssize_t count, uint8_t *out, JDIMENSIO
     return enough;
 }
 
-/* Read straight into place, or copied there once; whether it is this header and as many pixels. */
+/* Reads pixels straight into place, or copies them there once. Returns whether they and their header are sound. */
 static bool raw(const Sample *sample, const Py_buffer *header, uint8_t *lead, uint8_t *row, size_t pixels) {
     size_t before = (size_t)header->len;
     if (sample->length != before + pixels) return false;
@@ -147,7 +147,7 @@ static bool raw(const Sample *sample, const Py_buffer *header, uint8_t *lead, ui
 
 /* The processor reads on by itself, but not from one page into the next: where the first pages of a sample
  * begin is on its way to the caches while the sample before it is copied. Larger ones gain nothing.
- * Inline, for GCC takes a function that only asks for memory to do nothing and drops its calls. */
+ * Inline, since GCC takes a function that only prefetches to do nothing and drops its calls. */
 __attribute__((always_inline)) static inline void ask_for(const Sample *sample) {
     const uint8_t *data = sample->source->mapped.obj ? looked_at(sample) : NULL;
     if (!data) return;
@@ -167,7 +167,7 @@ static bool fill_raw(Sample *samples, Py_ssize_t count, uint8_t *out, size_t pix
     return true;
 }
 
-/* What was lent for a piece. */
+/* The samples of a call, and the buffers that it holds until the end. */
 typedef struct {
     Py_ssize_t count, opened;
     Sample *samples;
@@ -197,13 +197,13 @@ static int open_piece(Piece *piece, PyObject *files, const Place *places) {
         Sample *sample = piece->samples + at;
         sample->source = piece->sources + piece->opened - 1;
         sample->offset = possible ? place->offset : 0;
-        sample->length = possible ? (size_t)place->length : 0; /* which no picture has */
+        sample->length = possible ? (size_t)place->length : 0; /* which no image has */
         sample->crc = (uint32_t)place->crc;
     }
     return 0;
 }
 
-/* Looking at what a mapped file no longer has would end the process. */
+/* Reading what a mapped file no longer has would end the process. */
 static void measure(Piece *piece) {
     for (Source *source = piece->sources; source < piece->sources + piece->opened; source++) {
         struct stat now;

@@ -1,11 +1,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store.local import Source
+from pipeline.store.local import OpenShard
 
 def fill(
-    files: dict[int, Source],
-    places: NDArray[np.int64],
+    files: dict[int, OpenShard],
+    table: NDArray[np.int64],
     begin: int,
     end: int,
     out: memoryview,

@@ -1,7 +1,7 @@
 """The cache: for each remote tar a sparse local file that has the same bytes at the same offsets.
 
-Nothing says which bytes are there: a hole, or what a crash or another version left, fails its crc32
-like any other damage, and is fetched. So any number of processes may share a cache.
+No list says which bytes are there. A hole, or what a crash or another version left, fails its crc32 like
+any other damage, and is downloaded. So any number of processes may share a cache.
 """
 
 from __future__ import annotations
@@ -17,134 +17,135 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import IntegrityError, OutOfSpace, SourceMissing
-from pipeline.store.files import Files, Key
-from pipeline.store.local import LocalStore, Source, Spots
+from pipeline.store.files import FilePool, ShardKey
+from pipeline.store.local import LocalStore, OpenShard, SampleLocations
 
-BLOCK: Final = 512  # the unit of st_blocks, whatever the file system's own
-PAGE: Final = 4096  # a write takes whole ones
+STAT_BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own
+PAGE_BYTES: Final = 4096  # a write takes whole pages
 
 
 @dataclass(slots=True)
-class Mirror:
-    """One local file."""
+class CachedShard:
+    """The local file of one remote tar."""
 
     path: Path
     bytes: int = 0
     """On disk: holes are free."""
-    wanted: int = 0
+    announced: int = 0
     """Samples that were announced and not read yet."""
 
 
-class Mirrors:
+class ShardCache:
     """All files of a cache folder; those not used lately go when it exceeds `limit` bytes.
 
-    Those with samples that were announced stay, even if the cache is too small for what is ahead.
+    Files with samples that were announced and not read stay, even if the cache then exceeds its limit.
     """
 
-    def __init__(self, cache: Path, limit: int, forget: Callable[[Key], None]) -> None:
-        self._cache = cache
+    def __init__(self, folder: Path, limit: int, on_evict: Callable[[ShardKey], None]) -> None:
+        self._folder = folder
         self._limit = limit
-        self._forget = forget
-        """Called with the key of a file that went."""
+        self._on_evict = on_evict
+        """Called with the key of a file that was deleted."""
         self._lock = threading.Lock()
-        self._files = Files(os.O_RDWR | os.O_CREAT)
+        self._files = FilePool(os.O_RDWR | os.O_CREAT)
         self._local = LocalStore(self._files)
-        self._mirrors = _found(cache)
-        self._bytes = sum(mirror.bytes for mirror in self._mirrors.values())
-        self._expected = 0
+        self._shards = _scan_cache(folder)
+        """Least recently used first."""
+        self._bytes = sum(shard.bytes for shard in self._shards.values())
+        self._reserved = 0
         """Bytes, at most, of the writes under way."""
 
-    def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> bool:
-        """Whether the sample is here; then the buffers hold it, verified."""
+    def read(self, locations: SampleLocations, at: int, buffers: Sequence[memoryview]) -> bool:
+        """Read a sample into the buffers, verified. Returns whether the cache has it."""
         try:
-            self._local.read(spots, at, buffers)
+            self._local.read(locations, at, buffers)
         except (IntegrityError, SourceMissing):
             return False
         return True
 
-    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
-        """The files; what is not here is a hole in them."""
-        return self._local.sources(spots, begin, end)
+    def open_shards(self, locations: SampleLocations, begin: int, end: int) -> dict[int, OpenShard]:
+        """Open the files of these samples; what is not in the cache is a hole in them."""
+        return self._local.open_shards(locations, begin, end)
 
-    def announce(self, spots: Spots) -> None:
-        """Keep these samples' files until each sample was read."""
+    def announce(self, locations: SampleLocations) -> None:
+        """Keep the files of these samples until each sample was read."""
         with self._lock:
-            for shard, count in Counter(spots.shards).items():
-                path = spots.dataset.tar(spots.size, shard)
-                self._used((spots.folder, shard), path).wanted += count
+            for number, count in Counter(locations.shards).items():
+                path = locations.dataset.tar(locations.size, number)
+                self._touch((locations.folder, number), path).announced += count
 
-    def done(self, key: Key) -> None:
-        """One of the announced samples of a file was read, or cannot be."""
+    def release(self, key: ShardKey) -> None:
+        """Note that one announced sample of a file was read, or cannot be."""
         with self._lock:
-            mirror = self._mirrors.get(key)
-            if mirror and mirror.wanted:
-                mirror.wanted -= 1
+            shard = self._shards.get(key)
+            if shard and shard.announced:
+                shard.announced -= 1
 
-    def write(self, key: Key, path: Path, offset: int, data: bytes) -> None:
+    def write(self, key: ShardKey, path: Path, offset: int, data: bytes) -> None:
         """Keep bytes of a tar. Raises OutOfSpace, OSError."""
-        most = len(data) + 2 * PAGE
+        most = len(data) + 2 * PAGE_BYTES
         with self._lock:
-            self._used(key, path)
-            self._expected += most
+            self._touch(key, path)
+            self._reserved += most
             self._make_room(key)
         try:
-            blocks = self._written(key, path, offset, data)
+            on_disk = self._write_file(key, path, offset, data)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise OutOfSpace(
-                f"the disk of {self._cache} is full and the cache may grow to {self._limit:,} bytes; "
+                f"the disk of {self._folder} is full and the cache may grow to {self._limit:,} bytes; "
                 "free some space, name another folder (cache) or a smaller limit (cache_bytes)"
             ) from error
         finally:
             with self._lock:
-                self._expected -= most
+                self._reserved -= most
         with self._lock:
-            mirror = self._used(key, path)  # it may have gone to make room, and come again
-            self._bytes += blocks - mirror.bytes
-            mirror.bytes = blocks
+            shard = self._touch(key, path)  # it may have gone to make room, and come again
+            self._bytes += on_disk - shard.bytes
+            shard.bytes = on_disk
 
     def close(self) -> None:
         self._files.close()
 
-    def _written(self, key: Key, path: Path, offset: int, data: bytes) -> int:
-        """Write; how many bytes the file has on disk after that."""
+    def _write_file(self, key: ShardKey, path: Path, offset: int, data: bytes) -> int:
+        """Write into the local file of a tar. Returns how many bytes it has on disk after that."""
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = self._files.get(key, path)
-            done = 0
-            while done < len(data):
-                done += os.pwrite(file.fd, data[done:], offset + done)
-            found = os.fstat(file.fd)
-            if found.st_nlink:
-                return found.st_blocks * BLOCK
-            self._files.drop(key)  # another process made room with it: into a new file, then
+            written = 0
+            while written < len(data):
+                written += os.pwrite(file.fd, data[written:], offset + written)
+            state = os.fstat(file.fd)
+            if state.st_nlink:
+                return state.st_blocks * STAT_BLOCK_BYTES
+            self._files.drop(key)  # another process deleted it to make room: write into a new file
 
-    def _used(self, key: Key, path: Path) -> Mirror:
-        """The file, now the last to go."""
-        mirror = self._mirrors.pop(key, None) or Mirror(path)
-        self._mirrors[key] = mirror
-        return mirror
+    def _touch(self, key: ShardKey, path: Path) -> CachedShard:
+        """Make this file the last to be evicted."""
+        shard = self._shards.pop(key, None) or CachedShard(path)
+        self._shards[key] = shard
+        return shard
 
-    def _make_room(self, keep: Key) -> None:
-        for key, mirror in list(self._mirrors.items()):
-            if self._bytes + self._expected <= self._limit:
+    def _make_room(self, keep: ShardKey) -> None:
+        for key, shard in list(self._shards.items()):
+            if self._bytes + self._reserved <= self._limit:
                 return
-            if key != keep and not mirror.wanted and mirror.bytes:
-                mirror.path.unlink(missing_ok=True)
+            if key != keep and not shard.announced and shard.bytes:
+                shard.path.unlink(missing_ok=True)
                 self._files.drop(key)
-                self._bytes -= mirror.bytes
-                del self._mirrors[key]
-                self._forget(key)
+                self._bytes -= shard.bytes
+                del self._shards[key]
+                self._on_evict(key)
 
 
-def _found(cache: Path) -> dict[Key, Mirror]:
-    """What earlier runs left, least recently used first."""
-    found = []
-    for path in cache.glob("*/*/shard-*.tar"):
+def _scan_cache(folder: Path) -> dict[ShardKey, CachedShard]:
+    """The files that earlier runs left, least recently used first."""
+    files = []
+    for path in folder.glob("*/*/shard-*.tar"):
         with suppress(FileNotFoundError):  # another process made room
             state = path.stat()
             key = (str(path.parent), int(path.stem.removeprefix("shard-")))
             used = max(state.st_atime_ns, state.st_mtime_ns)
-            found.append((used, key, Mirror(path, state.st_blocks * BLOCK)))
-    return {key: mirror for _, key, mirror in sorted(found, key=lambda entry: entry[:2])}
+            files.append((used, key, CachedShard(path, state.st_blocks * STAT_BLOCK_BYTES)))
+    return {key: shard for _, key, shard in sorted(files, key=lambda file: file[:2])}

@@ -1,7 +1,7 @@
-"""Open files, few at a time and shared by threads, and reading them into the caller's buffers.
+"""A bounded pool of open files that threads share, and reads that fill the caller's buffers.
 
-A file that shrinks is a short read. Under a mapping it would be the end of the process, so mapping is a
-choice (`pipeline/store/mapped.py`).
+Files are read, not mapped: one that shrinks is then a short read, where a mapping would end the process.
+Mapping is a choice, in `pipeline/store/mapped.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-try:  # three to eight times faster on pictures than zlib's, and the same numbers
+try:  # three to eight times faster than zlib on encoded images, and the same numbers
     from isal import isal_zlib as checksums
 except ImportError:
     import zlib as checksums  # type: ignore[no-redef]
 
 crc32 = checksums.crc32
-Key: TypeAlias = "tuple[str, int]"  # a folder and a shard's number: cheaper to hash than a path
+ShardKey: TypeAlias = "tuple[str, int]"
+"""A shard's folder and number: cheaper to hash than a path."""
 
-MOST_FILES: Final = 64  # open at once; more does not pay, and `ulimit -n 256` must do
-SHARE_OF_FILES: Final = 4  # at most one in so many of the descriptors that the process may have
+MOST_OPEN_FILES: Final = 64  # at once; more does not pay, and `ulimit -n 256` must do
+DESCRIPTOR_SHARE: Final = 4  # a pool takes at most one in so many of the process's descriptors
 
 
 class OpenFile:
@@ -41,21 +42,19 @@ class OpenFile:
         os.close(self.fd)
 
 
-class Files:
-    """A bounded number of open tars; the ones not used lately make room."""
+class FilePool:
+    """A bounded number of open tars; those not used lately make room for others."""
 
-    def __init__(
-        self, flags: int = os.O_RDONLY, most: int = 0, kind: type[OpenFile] = OpenFile
-    ) -> None:
+    def __init__(self, flags: int = os.O_RDONLY, most: int = 0, kind: type[OpenFile] = OpenFile) -> None:
         self._flags = flags | os.O_CLOEXEC
         self._kind = kind
-        self._most = most or most_files()
+        self._most = most or open_file_limit()
         self._lock = threading.Lock()
-        self.open: dict[Key, OpenFile] = {}
+        self.open: dict[ShardKey, OpenFile] = {}
         """Readers look here without the lock, and mark what they use as recent."""
 
-    def get(self, key: Key, path: Path) -> OpenFile:
-        """The file at `path`, which always has this key. Raises OSError."""
+    def get(self, key: ShardKey, path: Path) -> OpenFile:
+        """Open the file at `path`, unless it is open; a path always has the same key. Raises OSError."""
         with self._lock:
             file = self.open.get(key)
             if file is not None:
@@ -66,7 +65,7 @@ class Files:
             return file
 
     def _make_room(self) -> None:
-        """The oldest goes, unless it was used since it was last the oldest."""
+        """Drop the oldest file, unless it was used since it was last the oldest."""
         while len(self.open) >= self._most:
             key = next(iter(self.open))
             file = self.open.pop(key)
@@ -74,43 +73,43 @@ class Files:
                 file.recent = False
                 self.open[key] = file
 
-    def drop(self, key: Key) -> None:
-        """Open it anew next time."""
+    def drop(self, key: ShardKey) -> None:
+        """Forget a file, so that the next `get` opens it anew."""
         with self._lock:
             self.open.pop(key, None)
 
     def close(self) -> None:
-        """Forget all; a later `get` opens again."""
+        """Forget all files; a later `get` opens them again."""
         with self._lock:
             self.open.clear()
 
 
-def most_files() -> int:
-    """How many may be open at once, within what the process may have."""
+def open_file_limit() -> int:
+    """How many files a pool may have open, within what the process may have."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
-        return MOST_FILES
-    return max(1, min(MOST_FILES, soft // SHARE_OF_FILES))
+        return MOST_OPEN_FILES
+    return max(1, min(MOST_OPEN_FILES, soft // DESCRIPTOR_SHARE))
 
 
-def read_on(fd: int, buffers: Sequence[memoryview], offset: int, found: int) -> int:
-    """Go on after a read that ended early, as on network disks; how many bytes there are."""
-    skip = found
+def continue_read(fd: int, buffers: Sequence[memoryview], offset: int, received: int) -> int:
+    """Go on with a read that ended early, as on network disks. Returns the bytes read in all."""
+    skip = received
     for buffer in buffers:
         here, skip = min(skip, len(buffer)), max(0, skip - len(buffer))
         while here < len(buffer):
-            data = os.pread(fd, len(buffer) - here, offset + found)
+            data = os.pread(fd, len(buffer) - here, offset + received)
             if not data:
-                return found
+                return received
             buffer[here : here + len(data)] = data
             here += len(data)
-            found += len(data)
-    return found
+            received += len(data)
+    return received
 
 
-def read_plainly(fd: int, buffers: Sequence[memoryview], offset: int, /) -> int:
+def preadv_fallback(fd: int, buffers: Sequence[memoryview], offset: int, /) -> int:
     """`os.preadv` for systems without it."""
-    return read_on(fd, buffers, offset, 0)
+    return continue_read(fd, buffers, offset, 0)
 
 
-preadv = os.preadv if hasattr(os, "preadv") else read_plainly
+preadv = os.preadv if hasattr(os, "preadv") else preadv_fallback

@@ -1,6 +1,7 @@
-"""The bytes of samples: where they lie, and how they are read from local files.
+"""Where the bytes of samples lie, and how they are read from local files.
 
-What is read goes into the caller's buffers, verified, and is copied nowhere else.
+A sample is read straight into the caller's buffers and verified there; it is copied nowhere else. The
+open files themselves are kept by `pipeline/store/files.py`.
 """
 
 from __future__ import annotations
@@ -21,32 +22,32 @@ from pipeline.errors import IntegrityError, PipelineError, SourceMissing, UsageE
 from pipeline.index import Dataset
 from pipeline.layout import key_text
 from pipeline.records import Encoding
-from pipeline.store.files import Files, OpenFile, crc32, preadv, read_on
+from pipeline.store.files import FilePool, OpenFile, continue_read, crc32, preadv
 
-Source: TypeAlias = "OpenFile | tuple[OpenFile, memoryview]"
-"""Where samples' bytes are: in a file that is read, or that is mapped, which may be shorter by now."""
+OpenShard: TypeAlias = "OpenFile | tuple[OpenFile, memoryview]"
+"""A shard to read, or one that is mapped, with all its bytes; the file may be shorter by now."""
 
-GAP: Final = 64 * 2**10  # bytes between two samples that are read rather than skipped
-PROBES: Final = 2  # samples of a chunk that are looked at to know whether it is in memory
-REGION: Final = 4 * 2**20  # bytes; a longer region is more than one request
+READ_GAP_BYTES: Final = 64 * 2**10  # between two samples; a longer gap is skipped and not read
+PROBED_SAMPLES: Final = 2  # of a chunk, to know whether it is in memory
+MAX_RANGE_BYTES: Final = 4 * 2**20  # a longer range becomes more than one request
 
 
 @dataclass(frozen=True, eq=False)
-class Spots:
-    """Where the pictures of some rows of one dataset lie at one size; made by `spots_of`."""
+class SampleLocations:
+    """Where the images of some rows of one dataset lie at one size; made by `locate_samples`."""
 
     dataset: Dataset
     size: int
     rows: NDArray[np.int64]
-    places: NDArray[np.int64]
-    """One line for each: the number of its shard, the offset in it, length, crc32."""
+    table: NDArray[np.int64]
+    """One line for each sample: its shard's number, its offset there, its length, its crc32."""
     folder: str
-    """Where the shards of this size lie; with a shard's number, the name of a file."""
+    """The folder of this size's shards; with a shard's number, the key of a file."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    # The same as plain numbers, for loops in Python; most spots never see one.
+    # The columns as plain numbers, for loops in Python; most locations never need them.
 
     @cached_property
     def shards(self) -> list[int]:
@@ -65,68 +66,69 @@ class Spots:
         return self._column(3)
 
     def _column(self, number: int) -> list[int]:
-        numbers: list[int] = self.places[:, number].tolist()
+        numbers: list[int] = self.table[:, number].tolist()
         return numbers
 
     @property
     def encoding(self) -> Encoding:
-        """How the pictures are stored."""
+        """How the images are stored."""
         recipe = self.dataset.manifest.recipe
         return recipe.encodings[recipe.sizes.index(self.size)]
 
-    def part(self, begin: int, end: int) -> Spots:
-        """Those from `begin` up to `end`."""
-        return self._some(slice(begin, end))
+    def part(self, begin: int, end: int) -> SampleLocations:
+        """The samples `begin` up to `end`."""
+        return self._select(slice(begin, end))
 
-    def pick(self, positions: list[int]) -> Spots:
-        """Those at these positions."""
-        return self._some(positions)
+    def pick(self, positions: list[int]) -> SampleLocations:
+        """The samples at these positions."""
+        return self._select(positions)
 
-    def _some(self, which: slice | list[int]) -> Spots:
-        return Spots(self.dataset, self.size, self.rows[which], self.places[which], self.folder)
+    def _select(self, which: slice | list[int]) -> SampleLocations:
+        rows, table = self.rows[which], self.table[which]
+        return SampleLocations(self.dataset, self.size, rows, table, self.folder)
 
     def file(self, at: int) -> Path:
         """The tar that holds a sample."""
         return self.dataset.tar(self.size, self.shards[at])
 
-    def name(self, at: int) -> str:
-        """A sample, for people."""
+    def describe(self, at: int) -> str:
+        """A sample's key, length, offset and file, for messages."""
         key = key_text(int(self.dataset.index["key"][self.rows[at]]))
-        return (
-            f"sample {key} ({self.lengths[at]:,} bytes at {self.offsets[at]:,} of {self.file(at)})"
-        )
+        return f"sample {key} ({self.lengths[at]:,} bytes at {self.offsets[at]:,} of {self.file(at)})"
 
 
-def spots_of(dataset: Dataset, size: int, rows: NDArray[np.int64]) -> Spots:
-    """Look up rows of the index. A size that the dataset lacks is a UsageError naming those it has."""
+def locate_samples(dataset: Dataset, size: int, rows: NDArray[np.int64]) -> SampleLocations:
+    """Look up rows of the index. Raises UsageError, with the sizes there are, for any other size."""
     sizes = dataset.manifest.recipe.sizes
     if size not in sizes:
         raise UsageError(
             f"dataset {dataset.manifest.name} has pictures of {', '.join(map(str, sizes))} pixels "
             f"and {size} are asked for; take one of these, or build that size too"
         )
-    columns = ("shard", f"offset_{size}", f"length_{size}", f"crc32_{size}")
-    places = np.empty((len(rows), len(columns)), np.int64)
-    for place, name in zip(places.T, columns, strict=True):
-        place[:] = dataset.index[name][rows]
-    return Spots(dataset, size, rows, places, str(dataset.root / str(size)))
+    names = ("shard", f"offset_{size}", f"length_{size}", f"crc32_{size}")
+    table = np.empty((len(rows), len(names)), np.int64)
+    for column, name in zip(table.T, names, strict=True):
+        column[:] = dataset.index[name][rows]
+    return SampleLocations(dataset, size, rows, table, str(dataset.root / str(size)))
 
 
-class Region(NamedTuple):
+class ByteRange(NamedTuple):
     """Bytes of one shard that are worth one request."""
 
     shard: int
     begin: int
     end: int
     members: list[int]
-    """Positions in the spots, by offset."""
+    """Positions of the samples in it, by offset."""
 
 
-def regions(spots: Spots, gap: int = GAP, most: int = REGION) -> Iterator[Region]:
-    """The spots as few regions, sorted: neighbours closer than `gap` together, up to `most` bytes."""
-    if not len(spots):
+def merge_ranges(
+    locations: SampleLocations, gap: int = READ_GAP_BYTES, most: int = MAX_RANGE_BYTES
+) -> Iterator[ByteRange]:
+    """The samples as few ranges, sorted. Neighbours closer than `gap` share one of up to `most` bytes."""
+    if not len(locations):
         return
-    shards, begins, lengths, _ = spots.places.T
+    shards, begins, lengths, _ = locations.table.T
     order = np.lexsort((begins, shards))
     shards, begins = shards[order], begins[order]
     ends = begins + lengths[order]
@@ -135,37 +137,36 @@ def regions(spots: Spots, gap: int = GAP, most: int = REGION) -> Iterator[Region
     for first, last in pairwise(cuts):
         while first < last:
             stop = first + int(np.searchsorted(ends[first:last], begins[first] + most, "right"))
-            stop = max(stop, first + 1)  # a sample longer than `most` is a region too
+            stop = max(stop, first + 1)  # a sample longer than `most` is a range too
             members = order[first:stop].tolist()
-            yield Region(
-                int(shards[first]), int(begins[first]), int(ends[first:stop].max()), members
-            )
+            yield ByteRange(int(shards[first]), int(begins[first]), int(ends[first:stop].max()), members)
             first = stop  # noqa: PLW2901 - the rest of a long run
 
 
-class Store(Protocol):
+class SampleStore(Protocol):
     """Where samples' bytes come from. Threads may share one."""
 
-    def prefetch(self, spots: Spots) -> None:
-        """These will be read soon. Returns at once, and never fails."""
+    def prefetch(self, locations: SampleLocations) -> None:
+        """Announce samples that will be read soon. Returns at once, and never fails."""
         ...
 
-    def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
+    def read(self, locations: SampleLocations, at: int, buffers: Sequence[memoryview]) -> None:
         """Fill the buffers, as long together as the sample, with its bytes, crc32 verified.
 
         Raises IntegrityError (this sample is damaged) or SourceMissing (its shard is gone).
         """
         ...
 
-    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
-        """Of the samples `begin` up to `end`, by shard; {} where one cannot be had, and `read` says why.
+    def open_shards(self, locations: SampleLocations, begin: int, end: int) -> dict[int, OpenShard]:
+        """Open the shards of the samples `begin` up to `end`, by number; {} if one cannot be opened.
 
-        What is found there may be anything: whoever looks checks it, and says which were sound (`done`).
+        Nothing is verified: whoever reads there checks each crc32 and calls `release`. For samples
+        that are not sound, and after {}, `read` says why.
         """
         ...
 
-    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
-        """All of these were taken from their sources but those `left`, which `read` is asked for."""
+    def release(self, locations: SampleLocations, begin: int, end: int, left: Sequence[int]) -> None:
+        """Say that all of these were read from their open shards, but for those `left` to `read`."""
         ...
 
     def close(self) -> None:
@@ -176,83 +177,88 @@ class Store(Protocol):
 class LocalStore:
     """Reads tars on a local disk, or on one that looks local."""
 
-    def __init__(self, files: Files | None = None) -> None:
-        self.files = files or Files()
+    def __init__(self, files: FilePool | None = None) -> None:
+        self.files = files or FilePool()
 
-    def prefetch(self, spots: Spots) -> None:
-        """Tell the system what to read; costs next to nothing where it is in memory already."""
-        if not hasattr(os, "posix_fadvise") or self._in_memory(spots):
+    def prefetch(self, locations: SampleLocations) -> None:
+        """Ask the system to read ahead; costs next to nothing where it is in memory already."""
+        if not hasattr(os, "posix_fadvise") or self._in_memory(locations):
             return
-        for region in regions(spots):
+        for span in merge_ranges(locations):
             with suppress(OSError):  # a hint: whoever reads it reports what is wrong
-                file = self._file(spots, region.shard)
-                length = region.end - region.begin
-                os.posix_fadvise(file.fd, region.begin, length, os.POSIX_FADV_WILLNEED)
+                file = self._file(locations, span.shard)
+                length = span.end - span.begin
+                os.posix_fadvise(file.fd, span.begin, length, os.POSIX_FADV_WILLNEED)
 
-    def _in_memory(self, spots: Spots) -> bool:
+    def _in_memory(self, locations: SampleLocations) -> bool:
         """Whether a few of the samples, evenly taken, can be read without waiting for the disk."""
         probe = (bytearray(1),)
+        step = max(1, len(locations) // PROBED_SAMPLES)
         try:
-            for shard, offset, *_ in spots.places[:: max(1, len(spots) // PROBES)].tolist():
-                os.preadv(self._file(spots, shard).fd, probe, offset, os.RWF_NOWAIT)
+            for shard, offset, *_ in locations.table[::step].tolist():
+                os.preadv(self._file(locations, shard).fd, probe, offset, os.RWF_NOWAIT)
         except (OSError, AttributeError):  # not there yet; or the system cannot say
             return False
         return True
 
-    def _file(self, spots: Spots, shard: int) -> OpenFile:
-        key = (spots.folder, shard)
+    def _file(self, locations: SampleLocations, shard: int) -> OpenFile:
+        key = (locations.folder, shard)
         file = self.files.open.get(key)
         if file is None:
-            return self.files.get(key, spots.dataset.tar(spots.size, shard))
+            return self.files.get(key, locations.dataset.tar(locations.size, shard))
         file.recent = True
         return file
 
-    def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
-        shard, offset = spots.shards[at], spots.offsets[at]
+    def read(self, locations: SampleLocations, at: int, buffers: Sequence[memoryview]) -> None:
+        shard, offset = locations.shards[at], locations.offsets[at]
         try:
-            file = self._file(spots, shard)
-            found = preadv(file.fd, buffers, offset)
-            if found != spots.lengths[at]:
-                found = read_on(file.fd, buffers, offset, found)
+            file = self._file(locations, shard)
+            received = preadv(file.fd, buffers, offset)
+            if received != locations.lengths[at]:
+                received = continue_read(file.fd, buffers, offset, received)
         except OSError as error:
-            self.files.drop((spots.folder, shard))  # it may be repaired before the next read
-            raise unreadable(error, spots, at) from error
+            self.files.drop((locations.folder, shard))  # it may be repaired before the next read
+            raise unreadable_error(error, locations, at) from error
         crc = 0
         for buffer in buffers:
             crc = crc32(buffer, crc)
         # What a short read leaves of an earlier one in the buffers may have the right crc32.
-        if crc != spots.crcs[at] or found != spots.lengths[at]:
-            self.files.drop((spots.folder, shard))
-            raise damaged(spots, at, found)
+        if crc != locations.crcs[at] or received != locations.lengths[at]:
+            self.files.drop((locations.folder, shard))
+            raise damaged_error(locations, at, received)
 
-    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
-        shards = dict.fromkeys(spots.places[begin:end, 0].tolist())
+    def open_shards(self, locations: SampleLocations, begin: int, end: int) -> dict[int, OpenShard]:
+        shards = dict.fromkeys(locations.table[begin:end, 0].tolist())
         try:
-            return {shard: self._source(spots, shard) for shard in shards}
+            return {shard: self._open_shard(locations, shard) for shard in shards}
         except OSError:
             return {}
 
-    def _source(self, spots: Spots, shard: int) -> Source:
-        return self._file(spots, shard)
+    def _open_shard(self, locations: SampleLocations, shard: int) -> OpenShard:
+        return self._file(locations, shard)
 
-    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
+    def release(self, locations: SampleLocations, begin: int, end: int, left: Sequence[int]) -> None:
         pass
 
     def close(self) -> None:
         self.files.close()
 
 
-def unreadable(error: OSError, spots: Spots, at: int) -> PipelineError:
+def unreadable_error(error: OSError, locations: SampleLocations, at: int) -> PipelineError:
+    """What to raise for a sample whose file cannot be opened or read."""
+    sample = locations.describe(at)
     if isinstance(error, FileNotFoundError):
         return SourceMissing(
-            f"{spots.name(at)} is needed and the file is gone; pipeline.verify --repair builds it again"
+            f"{sample} is needed and the file is gone; pipeline.verify --repair builds it again"
         )
-    return IntegrityError(f"{spots.name(at)} cannot be read: {error}")
+    return IntegrityError(f"{sample} cannot be read: {error}")
 
 
-def damaged(spots: Spots, at: int, found: int) -> IntegrityError:
-    needed = spots.lengths[at]
-    what = (
-        f"the file ends after {found:,} of {needed:,} bytes" if found < needed else "crc32 differs"
-    )
-    return IntegrityError(f"{spots.name(at)} is damaged: {what}; pipeline.verify --repair mends it")
+def damaged_error(locations: SampleLocations, at: int, received: int) -> IntegrityError:
+    """What to raise for a sample of which so many bytes came, short or with another crc32."""
+    needed = locations.lengths[at]
+    what = "crc32 differs"
+    if received < needed:
+        what = f"the file ends after {received:,} of {needed:,} bytes"
+    sample = locations.describe(at)
+    return IntegrityError(f"{sample} is damaged: {what}; pipeline.verify --repair mends it")

@@ -1,4 +1,8 @@
-"""Samples' bytes from object stores: ranges downloaded ahead of use into a bounded local cache."""
+"""Samples' bytes from object stores: ranges downloaded ahead of use into a bounded local cache.
+
+`prefetch` cuts the samples that are neither cached nor on their way into downloads, which threads take from
+a queue. `read` waits for the download of its sample, if there is one, and reads from the cache.
+"""
 
 from __future__ import annotations
 
@@ -13,148 +17,149 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import IntegrityError
-from pipeline.store.cache import Mirrors
-from pipeline.store.fetch import Fetcher, Origin, Patience, Stats
-from pipeline.store.files import Key, crc32
-from pipeline.store.local import LocalStore, Region, Source, Spots, regions
+from pipeline.store.cache import ShardCache
+from pipeline.store.fetch import RemoteFetcher, RemotePath, RetryPolicy, StoreStats
+from pipeline.store.files import ShardKey, crc32
+from pipeline.store.local import ByteRange, LocalStore, OpenShard, SampleLocations, merge_ranges
 
-Name: TypeAlias = "tuple[str, int]"
-"""Of a sample: its folder and its row."""
+SampleId: TypeAlias = "tuple[str, int]"
+"""The folder of a sample's shards, and its row."""
 
-
-class Place:
-    """A remote dataset at one size."""
-
-    def __init__(self, origin: Origin, shards: NDArray[Any]) -> None:
-        self.origin = origin
-        self.shards = shards
-        """Of each row of the index."""
-        self.here = np.zeros(len(shards), np.bool_)
-        """Which rows the cache was last seen to have. A hint: others may empty the cache."""
-
-
-class Errand:
-    """Samples on their way into the cache."""
-
-    def __init__(self, place: Place, spots: Spots) -> None:
-        self.place = place
-        self.spots = spots
-        self.names: list[Name] = [(spots.folder, row) for row in spots.rows.tolist()]
-        self.over = threading.Event()
-        self.error: BaseException | None = None
-        """Why what is missing did not come."""
-
-
-class Check:
-    """Which samples of a region are right in the bytes that came last."""
-
-    def __init__(self, spots: Spots, region: Region) -> None:
-        self.data = b""
-        self.bad = region.members
-        self._spots = spots
-        self._region = region
-
-    def __call__(self, data: bytes) -> str:
-        self.data = data
-        view, spots = memoryview(data), self._spots
-        self.bad = []
-        for at in self._region.members:
-            begin = spots.offsets[at] - self._region.begin
-            if crc32(view[begin : begin + spots.lengths[at]]) != spots.crcs[at]:
-                self.bad.append(at)
-        wrong = len(self.bad)
-        return (
-            f"{wrong} of {len(self._region.members)} samples differ from the index" if wrong else ""
-        )
-
-
-THREADS: Final = 16  # requests at a time: what hides the 20 to 100 ms that object stores take
-REQUEST: Final = 2**20  # bytes; more adds little to the rate and much to what a fault costs
-ATTEMPTS: Final = 4  # at a sample that other processes keep dropping from a shared cache
+DOWNLOAD_THREADS: Final = 16  # requests at a time: they hide the 20 to 100 ms that each one takes
+REQUEST_BYTES: Final = 2**20  # more adds little to the rate and much to what a fault costs
+READ_ATTEMPTS: Final = 4  # at a sample that other processes keep dropping from a shared cache
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """Where datasets are, and how their bytes are kept."""
+class RemoteSettings:
+    """Where remote datasets are, and how their bytes are downloaded and cached."""
 
-    origins: Mapping[str, Origin]
-    """By the text of the dataset's root."""
+    origins: Mapping[str, RemotePath]
+    """By the text of the dataset's root, which is a folder of the cache."""
     cache: Path
     cache_bytes: int
-    patience: Patience
+    retry: RetryPolicy
+
+
+class RemoteRows:
+    """The rows of a remote dataset at one size, and which of them the cache has."""
+
+    def __init__(self, origin: RemotePath, shards: NDArray[Any]) -> None:
+        self.origin = origin
+        self.shards = shards
+        """The shard of each row of the index."""
+        self.cached = np.zeros(len(shards), np.bool_)
+        """Which rows the cache was last seen to have. A hint: others may empty the cache."""
+
+
+class SampleDownload:
+    """Samples on their way into the cache."""
+
+    def __init__(self, rows: RemoteRows, locations: SampleLocations) -> None:
+        self.rows = rows
+        self.locations = locations
+        self.samples: list[SampleId] = [(locations.folder, row) for row in locations.rows.tolist()]
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        """Why samples that are still missing did not come."""
+
+
+class RangeCheck:
+    """Verifies the samples of a range, and keeps the bytes that came last."""
+
+    def __init__(self, locations: SampleLocations, span: ByteRange) -> None:
+        self.data = b""
+        self.bad = span.members
+        """The samples that differ from the index."""
+        self._locations = locations
+        self._span = span
+
+    def __call__(self, data: bytes) -> str:
+        self.data = data
+        view, locations = memoryview(data), self._locations
+        self.bad = []
+        for at in self._span.members:
+            begin = locations.offsets[at] - self._span.begin
+            if crc32(view[begin : begin + locations.lengths[at]]) != locations.crcs[at]:
+                self.bad.append(at)
+        if not self.bad:
+            return ""
+        return f"{len(self.bad)} of {len(self._span.members)} samples differ from the index"
 
 
 class RemoteStore:
-    """Samples of remote datasets; those of other datasets are read as local ones.
+    """Reads samples of remote datasets through the cache; other datasets are read as local ones.
 
-    Threads may share it. A process needs its own, on the same cache if it likes. Close it.
+    Threads may share it. Each process needs its own; their cache may be the same. Close it.
     """
 
-    def __init__(self, remote: Remote, *, threads: int = THREADS) -> None:
+    def __init__(self, remote: RemoteSettings, *, threads: int = DOWNLOAD_THREADS) -> None:
         self._remote = remote
-        self._fetcher = Fetcher(remote.patience)
-        self._mirrors = Mirrors(remote.cache, remote.cache_bytes, self._forget)
+        self._fetcher = RemoteFetcher(remote.retry)
+        self._cache = ShardCache(remote.cache, remote.cache_bytes, self._forget_shard)
         self._local = LocalStore()
-        self._places: dict[str, Place | None] = {}
+        self._rows: dict[str, RemoteRows | None] = {}
+        """By folder; None for a local dataset."""
         self._lock = threading.Lock()
-        self._under_way: dict[Name, Errand] = {}
-        self._damaged: dict[Name, str] = {}
-        """Samples that are wrong where they come from, and how that showed."""
-        self._queue: SimpleQueue[Errand | None] = SimpleQueue()
+        self._downloads: dict[SampleId, SampleDownload] = {}
+        """Those that are not over."""
+        self._damaged: dict[SampleId, str] = {}
+        """Samples that are wrong on the server, each with its message."""
+        self._queue: SimpleQueue[SampleDownload | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._most_threads = threads
         self._closed = False
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> StoreStats:
         """Counted since the store was opened."""
         return self._fetcher.stats
 
-    def prefetch(self, spots: Spots) -> None:
-        place = self._place(spots)
-        if place is None:
-            self._local.prefetch(spots)
+    def prefetch(self, locations: SampleLocations) -> None:
+        rows = self._remote_rows(locations)
+        if rows is None:
+            self._local.prefetch(locations)
             return
-        self._mirrors.announce(spots)
+        self._cache.announce(locations)
         with self._lock:
             if self._closed:
                 return
-            absent = spots.pick(self._absent(place, spots))
-            for region in regions(absent, most=REQUEST):
-                self._queue.put(self._begin(place, absent.pick(region.members)))
+            absent = locations.pick(self._absent(rows, locations))
+            for span in merge_ranges(absent, most=REQUEST_BYTES):
+                self._queue.put(self._add_download(rows, absent.pick(span.members)))
             while len(self._threads) < self._most_threads:
-                self._threads.append(threading.Thread(target=self._work, daemon=True))
+                self._threads.append(threading.Thread(target=self._run_downloads, daemon=True))
                 self._threads[-1].start()
 
-    def read(self, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
-        place = self._place(spots)
-        if place is None:
-            self._local.read(spots, at, buffers)
+    def read(self, locations: SampleLocations, at: int, buffers: Sequence[memoryview]) -> None:
+        rows = self._remote_rows(locations)
+        if rows is None:
+            self._local.read(locations, at, buffers)
             return
         try:
-            self._read(place, spots, at, buffers)
+            self._read(rows, locations, at, buffers)
         finally:
-            self._mirrors.done((spots.folder, spots.shards[at]))
+            self._cache.release((locations.folder, locations.shards[at]))
 
-    def sources(self, spots: Spots, begin: int, end: int) -> dict[int, Source]:
-        if self._place(spots) is None:
-            return self._local.sources(spots, begin, end)
-        for row in spots.rows[begin:end].tolist():
-            errand = self._under_way.get((spots.folder, row))
-            if errand is not None:
-                errand.over.wait()
-        return self._mirrors.sources(spots, begin, end)
+    def open_shards(self, locations: SampleLocations, begin: int, end: int) -> dict[int, OpenShard]:
+        if self._remote_rows(locations) is None:
+            return self._local.open_shards(locations, begin, end)
+        for row in locations.rows[begin:end].tolist():
+            download = self._downloads.get((locations.folder, row))
+            if download is not None:
+                download.over.wait()
+        return self._cache.open_shards(locations, begin, end)
 
-    def done(self, spots: Spots, begin: int, end: int, left: Sequence[int]) -> None:
-        if self._place(spots) is None:
+    def release(self, locations: SampleLocations, begin: int, end: int, left: Sequence[int]) -> None:
+        if self._remote_rows(locations) is None:
             return
         for at in range(begin, end):
             if at not in left:
-                self._mirrors.done((spots.folder, spots.shards[at]))
+                self._cache.release((locations.folder, locations.shards[at]))
         self._fetcher.count(read=end - begin - len(left))
 
     def close(self) -> None:
-        """Give up what is under way; whoever waits for it gets Interrupted."""
+        """Cancel the downloads under way; whoever waits for one gets RunInterrupted."""
         with self._lock:
             self._closed = True
             threads, self._threads = self._threads, []
@@ -163,108 +168,111 @@ class RemoteStore:
             self._queue.put(None)
         for thread in threads:
             thread.join()
-        self._mirrors.close()
+        self._cache.close()
         self._local.close()
 
-    def _place(self, spots: Spots) -> Place | None:
-        folder = spots.folder
-        if folder not in self._places:
-            origin = self._remote.origins.get(str(spots.dataset.root))
-            place = Place(origin, spots.dataset.index["shard"]) if origin else None
-            self._places.setdefault(folder, place)
-        return self._places[folder]
+    def _remote_rows(self, locations: SampleLocations) -> RemoteRows | None:
+        """The rows of this dataset and size; None if it is a local dataset."""
+        folder = locations.folder
+        if folder not in self._rows:
+            origin = self._remote.origins.get(str(locations.dataset.root))
+            rows = RemoteRows(origin, locations.dataset.index["shard"]) if origin else None
+            self._rows.setdefault(folder, rows)
+        return self._rows[folder]
 
-    def _absent(self, place: Place, spots: Spots) -> list[int]:
-        """One position for each row that is neither here nor on its way."""
-        rows, first = np.unique(spots.rows, return_index=True)
+    def _absent(self, rows: RemoteRows, locations: SampleLocations) -> list[int]:
+        """One position for each row that is neither cached nor on its way."""
+        unique, first = np.unique(locations.rows, return_index=True)
         return [
             at
-            for row, at in zip(rows.tolist(), first.tolist(), strict=True)
-            if not place.here[row]
-            and (spots.folder, row) not in self._under_way
-            and (spots.folder, row) not in self._damaged
+            for row, at in zip(unique.tolist(), first.tolist(), strict=True)
+            if not rows.cached[row]
+            and (locations.folder, row) not in self._downloads
+            and (locations.folder, row) not in self._damaged
         ]
 
-    def _begin(self, place: Place, spots: Spots) -> Errand:
-        """From now on, whoever needs these waits for this errand."""
-        errand = Errand(place, spots)
-        self._under_way.update(dict.fromkeys(errand.names, errand))
-        return errand
+    def _add_download(self, rows: RemoteRows, locations: SampleLocations) -> SampleDownload:
+        """From now on, whoever needs these samples waits for this download."""
+        download = SampleDownload(rows, locations)
+        self._downloads.update(dict.fromkeys(download.samples, download))
+        return download
 
-    def _read(self, place: Place, spots: Spots, at: int, buffers: Sequence[memoryview]) -> None:
-        name = (spots.folder, int(spots.rows[at]))
-        errand = self._under_way.get(name)
-        for _ in range(ATTEMPTS):
-            if errand is not None:
-                errand.over.wait()
-            if self._mirrors.read(spots, at, buffers):
+    def _read(
+        self, rows: RemoteRows, locations: SampleLocations, at: int, buffers: Sequence[memoryview]
+    ) -> None:
+        sample = (locations.folder, int(locations.rows[at]))
+        download = self._downloads.get(sample)
+        for _ in range(READ_ATTEMPTS):
+            if download is not None:
+                download.over.wait()
+            if self._cache.read(locations, at, buffers):
                 self._fetcher.count(read=1)
                 return
-            if name in self._damaged:
-                raise IntegrityError(self._damaged[name])
-            if errand is not None and errand.error is not None:
-                raise errand.error
-            errand = self._go(place, spots.pick([at]))
+            if sample in self._damaged:
+                raise IntegrityError(self._damaged[sample])
+            if download is not None and download.error is not None:
+                raise download.error
+            download = self._download_now(rows, locations.pick([at]))
         raise IntegrityError(
-            f"{spots.name(at)} was fetched {ATTEMPTS} times and is never in the cache when it is read; "
-            "give the cache more bytes, or each process a cache of its own"
+            f"{locations.describe(at)} was fetched {READ_ATTEMPTS} times and is never in the cache when "
+            "it is read; give the cache more bytes, or each process a cache of its own"
         )
 
-    def _go(self, place: Place, spots: Spots) -> Errand:
-        """Fetch one sample in this thread, unless another is just doing that."""
+    def _download_now(self, rows: RemoteRows, locations: SampleLocations) -> SampleDownload:
+        """Download one sample in this thread, unless another thread is doing that."""
         with self._lock:
-            errand = self._under_way.get((spots.folder, int(spots.rows[0])))
-            if errand is not None:
-                return errand
-            errand = self._begin(place, spots)
-        self._run(errand)
-        return errand
+            download = self._downloads.get((locations.folder, int(locations.rows[0])))
+            if download is not None:
+                return download
+            download = self._add_download(rows, locations)
+        self._run(download)
+        return download
 
-    def _work(self) -> None:
-        while (errand := self._queue.get()) is not None:
-            self._run(errand)
+    def _run_downloads(self) -> None:
+        while (download := self._queue.get()) is not None:
+            self._run(download)
 
-    def _run(self, errand: Errand) -> None:
+    def _run(self, download: SampleDownload) -> None:
         try:
-            self._bring(errand.place, errand.spots)
+            self._download(download.rows, download.locations)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
-            errand.error = error
+            download.error = error
         finally:
             with self._lock:
-                for name in errand.names:
-                    self._under_way.pop(name, None)
-            errand.over.set()
+                for sample in download.samples:
+                    self._downloads.pop(sample, None)
+            download.over.set()
 
-    def _bring(self, place: Place, spots: Spots) -> None:
-        """What an earlier run left is not fetched again."""
-        room = memoryview(bytearray(max(spots.lengths)))
+    def _download(self, rows: RemoteRows, locations: SampleLocations) -> None:
+        """Download the samples that the cache lacks: an earlier run may have left some."""
+        scratch = memoryview(bytearray(max(locations.lengths)))
         absent = [
             at
-            for at, length in enumerate(spots.lengths)
-            if not self._mirrors.read(spots, at, [room[:length]])
+            for at, length in enumerate(locations.lengths)
+            if not self._cache.read(locations, at, [scratch[:length]])
         ]
-        missing = spots.pick(absent)
-        for region in regions(missing, most=REQUEST):
-            self._fetch(place, missing, region)
-        place.here[spots.rows] = True
+        missing = locations.pick(absent)
+        for span in merge_ranges(missing, most=REQUEST_BYTES):
+            self._download_range(rows, missing, span)
+        rows.cached[locations.rows] = True
 
-    def _fetch(self, place: Place, spots: Spots, region: Region) -> None:
-        path = spots.file(region.members[0])
-        check = Check(spots, region)
+    def _download_range(self, rows: RemoteRows, locations: SampleLocations, span: ByteRange) -> None:
+        path = locations.file(span.members[0])
+        check = RangeCheck(locations, span)
+        source = rows.origin.at(str(locations.size), path.name)
         try:
-            self._fetcher.span(
-                place.origin.at(str(spots.size), path.name), region.begin, region.end, check
-            )
+            self._fetcher.read_range(source, span.begin, span.end, check)
         except IntegrityError as error:
             for at in check.bad:
-                name = (spots.folder, int(spots.rows[at]))
-                self._damaged[name] = f"{spots.name(at)} is damaged where it comes from: {error}"
-        self._mirrors.write((spots.folder, region.shard), path, region.begin, check.data)
-        self._fetcher.count(fetched=len(region.members) - len(check.bad))
+                sample = (locations.folder, int(locations.rows[at]))
+                self._damaged[sample] = f"{locations.describe(at)} is damaged where it comes from: {error}"
+        self._cache.write((locations.folder, span.shard), path, span.begin, check.data)
+        self._fetcher.count(fetched=len(span.members) - len(check.bad))
 
-    def _forget(self, key: Key) -> None:
+    def _forget_shard(self, key: ShardKey) -> None:
+        """Note that the cache deleted a file."""
         folder, shard = key
-        place = self._places.get(folder)
-        if place is not None:
-            place.here[place.shards == shard] = False
+        rows = self._rows.get(folder)
+        if rows is not None:
+            rows.cached[rows.shards == shard] = False
         self._fetcher.count(evicted=1)

@@ -1,4 +1,4 @@
-"""Open a URL: the manifest and the index of each dataset come into the cache, checked."""
+"""Open a URL: the manifest and the index of each dataset are downloaded into the cache and checked."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
-from pipeline.index import Dataset, Manifest
-from pipeline.layout import Layout, write_whole
-from pipeline.store.fetch import Fetcher, NotThere, Origin
+from pipeline.index import Dataset, DatasetManifest
+from pipeline.layout import DatasetLayout, write_atomically
+from pipeline.store.fetch import RemoteFetcher, RemoteFileMissing, RemotePath
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class RemoteDataset:
     """A dataset whose shards stay where they are; its root is a folder of the cache."""
 
     dataset: Dataset
-    origin: Origin
+    origin: RemotePath
 
 
 def default_cache() -> Path:
-    """Where bytes from elsewhere are kept unless the user says otherwise."""
+    """The folder that keeps downloaded bytes unless the user names another."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if home else Path.home() / ".cache") / "lite-shards" / "remote"
 
 
 def open_remote(
-    url: str, cache: Path, fetcher: Fetcher, options: Mapping[str, Any]
-) -> list[Brought]:
-    """Every dataset behind a URL: itself one, or a folder of them. Raises PipelineError."""
-    origin = _origin(url, options)
-    itself = _brought(fetcher, origin, cache)
-    if itself:
-        return [itself]
-    folders = fetcher.folders(origin)
-    found = [brought for folder in folders if (brought := _brought(fetcher, folder, cache))]
-    if not found:
+    url: str, cache: Path, fetcher: RemoteFetcher, options: Mapping[str, Any]
+) -> list[RemoteDataset]:
+    """Open the dataset behind a URL, or all datasets of a folder there. Raises PipelineError."""
+    origin = _parse_url(url, options)
+    single = _open_dataset(fetcher, origin, cache)
+    if single:
+        return [single]
+    folders = fetcher.list_folders(origin)
+    datasets = [opened for folder in folders if (opened := _open_dataset(fetcher, folder, cache))]
+    if not datasets:
         raise SourceMissing(
             f"{origin} is neither a dataset (it has no dataset.json) nor a listing of folders that "
             "are; name one dataset, or give a list of URLs with one dataset each"
         )
-    return found
+    return datasets
 
 
-def _origin(url: str, options: Mapping[str, Any]) -> Origin:
+def _parse_url(url: str, options: Mapping[str, Any]) -> RemotePath:
     try:
         from fsspec.core import url_to_fs  # noqa: PLC0415  (an extra)
     except ImportError as error:
@@ -56,47 +56,47 @@ def _origin(url: str, options: Mapping[str, Any]) -> Origin:
         headers = {"Accept-Encoding": "identity", **options.get("headers", {})}
         options = {**options, "headers": headers}
     try:
-        return Origin(*url_to_fs(url, **options))
+        return RemotePath(*url_to_fs(url, **options))
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"{url} cannot be opened: {error}; pip install -e '.[remote]' brings http"
         ) from error
 
 
-def _brought(fetcher: Fetcher, origin: Origin, cache: Path) -> Brought | None:
-    """None if there is no dataset. The index is fetched again only when it has changed."""
-    digest = hashlib.sha256(str(origin).encode()).hexdigest()
-    root = cache / f"{origin.path.rstrip('/').rpartition('/')[2]}-{digest[:16]}"
-    layout = Layout(root)
+def _open_dataset(fetcher: RemoteFetcher, origin: RemotePath, cache: Path) -> RemoteDataset | None:
+    """Open the dataset in a folder, None if there is none. The index is downloaded when it has changed."""
+    suffix = _sha256(str(origin).encode())[:16]
+    root = cache / f"{origin.path.rstrip('/').rpartition('/')[2]}-{suffix}"
+    layout = DatasetLayout(root)
     try:
-        fetcher.whole(origin.at(layout.manifest.name), lambda data: _manifest_fault(data, layout))
-    except NotThere:
+        fetcher.read_file(origin.at(layout.manifest.name), lambda data: _manifest_fault(data, layout))
+    except RemoteFileMissing:
         _refuse_unfinished(fetcher, origin)
         return None
-    wanted = Manifest.read(layout.manifest).index_sha256
-    if not layout.index.exists() or _sha256(layout.index.read_bytes()) != wanted:
-        data = fetcher.whole(
+    digest = DatasetManifest.read(layout.manifest).index_sha256
+    if not layout.index.exists() or _sha256(layout.index.read_bytes()) != digest:
+        data = fetcher.read_file(
             origin.at(layout.index.name),
-            lambda data: "" if _sha256(data) == wanted else "its sha256 is not the manifest's",
+            lambda data: "" if _sha256(data) == digest else "its sha256 is not the manifest's",
         )
-        write_whole(layout.index, data)
-    return Brought(Dataset.open(root), origin)
+        write_atomically(layout.index, data)
+    return RemoteDataset(Dataset.open(root), origin)
 
 
-def _manifest_fault(data: bytes, layout: Layout) -> str:
-    """Keep it and read it; what is wrong with it."""
+def _manifest_fault(data: bytes, layout: DatasetLayout) -> str:
+    """Write the manifest into the cache and read it there. Returns what is wrong with it."""
     layout.root.mkdir(parents=True, exist_ok=True)
-    write_whole(layout.manifest, data)
+    write_atomically(layout.manifest, data)
     try:
-        Manifest.read(layout.manifest)
+        DatasetManifest.read(layout.manifest)
     except IntegrityError as error:
         return str(error)
     return ""
 
 
-def _refuse_unfinished(fetcher: Fetcher, origin: Origin) -> None:
+def _refuse_unfinished(fetcher: RemoteFetcher, origin: RemotePath) -> None:
     try:
-        fetcher.folders(origin.at(".build"))
+        fetcher.list_folders(origin.at(".build"))
     except SourceMissing:
         return
     raise SourceMissing(

@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.index import Manifest
+from pipeline.index import DatasetManifest
 from pipeline.shardset import ShardSet
 from pipeline.store.local import LocalStore
 from pipeline.store.mapped import MappedStore
 
 
-def renamed(built: Path, folder: Path, name: str) -> Path:
+def copy_renamed(built: Path, folder: Path, name: str) -> Path:
     """A copy whose dataset has another name."""
     shutil.copytree(built, folder, ignore=shutil.ignore_patterns(".build"))
-    manifest = replace(Manifest.read(folder / "dataset.json"), name=name)
+    manifest = replace(DatasetManifest.read(folder / "dataset.json"), name=name)
     (folder / "dataset.json").write_text(manifest.text())
     return folder
 
 
 def test_datasets_are_found_by_name_and_sorted(built: Path, tmp_path: Path) -> None:
     for folder, name in (("1", "zebras"), ("2", "ants")):
-        renamed(built, tmp_path / folder, name)
+        copy_renamed(built, tmp_path / folder, name)
     shards = ShardSet.open(tmp_path)
     assert list(shards.datasets) == ["ants", "zebras"]
     assert len(shards) == 2
@@ -36,8 +36,12 @@ def test_datasets_are_found_by_name_and_sorted(built: Path, tmp_path: Path) -> N
         shards["cows"]
 
 
+def test_a_set_is_described_in_one_line(built: Path) -> None:
+    assert str(ShardSet.open(built)) == f"<ShardSet {built}: pets>"
+
+
 def test_several_paths_are_one_set(built: Path, tmp_path: Path) -> None:
-    other = renamed(built, tmp_path / "other", "ants")
+    other = copy_renamed(built, tmp_path / "other", "ants")
     assert list(ShardSet.open([built, str(other)]).datasets) == ["ants", "pets"]
 
 
@@ -61,7 +65,7 @@ def test_a_local_set_can_be_mapped(built: Path) -> None:
 
 
 def test_another_format_does_not_open(built: Path, tmp_path: Path) -> None:
-    copy = renamed(built, tmp_path / "copy", "new")
+    copy = copy_renamed(built, tmp_path / "copy", "new")
     values = json.loads((copy / "dataset.json").read_text())
     (copy / "dataset.json").write_text(json.dumps(values | {"format": 99}))
     with pytest.raises(Exception, match="has format 99 and this version reads 1"):

@@ -14,10 +14,10 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.decoders.choose import DecoderName
-from tests.pipeline.decoders.planted import SIZE, decoded, jpegs, opened, planted
+from tests.pipeline.decoders.planted import SIZE, decode_all, make_jpegs, open_cpu_decoder, write_shard
 
 BATCHES = (1, 3, 40, 100)
-"""Pictures in a job. One that DALI refuses has all of its job judged strictly; alone, it may pass."""
+"""Images in a job. Where DALI refuses one, all of its job are decoded strictly; alone, one may pass."""
 
 
 def mutant(data: bytes, draw: np.random.Generator) -> bytes:
@@ -45,23 +45,19 @@ def by_simplejpeg(data: bytes, *, strict: bool) -> NDArray[np.uint8] | None:
     """Its pixels, or None if it refuses them."""
     buffer = np.zeros((SIZE, SIZE, 3), np.uint8)
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, "RGB", buffer=buffer, strict=strict
-        )
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer, strict=strict)
     except ValueError:
         return None
     return pixels if pixels.shape == buffer.shape else None
 
 
 def verdict(name: str, data: bytes, pixels: NDArray[np.uint8], *, flagged: bool) -> str:
-    """How a decoder did with one picture. Anything wrong is an AssertionError."""
+    """How a decoder did with one image. Anything wrong is an AssertionError."""
     strict = by_simplejpeg(data, strict=True)
     if flagged:
         assert not pixels.any(), "a fault's pixels are not zeros"
         coloured = simplejpeg.decode_jpeg_header(data)[2] if strict is not None else ""
-        assert strict is None or (name == "dali" and coloured == "CMYK"), (
-            "a sound picture is flagged"
-        )
+        assert strict is None or (name == "dali" and coloured == "CMYK"), "a sound picture is flagged"
         return "flagged"
     if strict is not None:
         assert np.array_equal(pixels, strict), "wrong pixels"
@@ -81,15 +77,15 @@ def main(name: DecoderName, scratch: str, count: int, seed: int) -> None:
         data
         for subsampling in ("4:2:0", "4:4:4")
         for progressive in (False, True)
-        for data in jpegs(10, subsampling=subsampling, progressive=progressive)
+        for data in make_jpegs(10, subsampling=subsampling, progressive=progressive)
     ]
     verdicts: Counter[str] = Counter()
-    with opened(name) as decoder:
+    with open_cpu_decoder(name) as decoder:
         while verdicts.total() < count:
             chosen = draw.integers(len(sound), size=draw.choice(BATCHES))
             pictures = [mutant(sound[picked], draw) for picked in chosen]
-            spots = planted(Path(scratch) / str(verdicts.total()), pictures)
-            images, faults = decoded(decoder, spots)
+            locations = write_shard(Path(scratch) / str(verdicts.total()), pictures)
+            images, faults = decode_all(decoder, locations)
             flagged = {fault.at for fault in faults}
             for at, (data, pixels) in enumerate(zip(pictures, images.numpy(), strict=True)):
                 verdicts[verdict(name, data, pixels, flagged=at in flagged)] += 1
@@ -97,9 +93,4 @@ def main(name: DecoderName, scratch: str, count: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        "dali" if sys.argv[1] == "dali" else "turbo",
-        sys.argv[2],
-        int(sys.argv[3]),
-        int(sys.argv[4]),
-    )
+    main("dali" if sys.argv[1] == "dali" else "turbo", sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -5,18 +5,18 @@ from importlib.util import find_spec
 import pytest
 
 from pipeline.decoders.choose import open_decoder
-from pipeline.decoders.threads import Threads
+from pipeline.decoders.threads import ThreadedDecoder
 from pipeline.errors import UsageError
 from pipeline.records import Encoding
 from pipeline.store.local import LocalStore
-from tests.pipeline.decoders.test_threads import script
+from tests.pipeline.decoders.test_threads import run_script
 
 WITHOUT_DALI = """
 import sys
 sys.modules["nvidia"] = None
 from pipeline.decoders.choose import open_decoder
 from pipeline.errors import UsageError
-from pipeline.store import LocalStore
+from pipeline.store.local import LocalStore
 open_decoder("auto", LocalStore(), size=48, threads=1, device="cuda").close()
 try:
     open_decoder("dali", LocalStore(), size=48, threads=1, device="cpu")
@@ -28,7 +28,7 @@ except UsageError as error:
 def test_the_cpu_gets_turbo_with_a_thread_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     decoder = open_decoder("auto", LocalStore(), size=48, threads=None, device="cpu")
-    assert isinstance(decoder, Threads)
+    assert isinstance(decoder, ThreadedDecoder)
     assert len(decoder.workers) == 3
     assert not decoder.wants_device(Encoding.parse("jpeg:95"))
     decoder.close()
@@ -37,33 +37,33 @@ def test_the_cpu_gets_turbo_with_a_thread_for_each_core(monkeypatch: pytest.Monk
 def test_a_gpu_leaves_one_core_to_its_feeder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     decoder = open_decoder("turbo", LocalStore(), size=48, threads=None, device="cuda:0")
-    assert isinstance(decoder, Threads)
+    assert isinstance(decoder, ThreadedDecoder)
     assert len(decoder.workers) == 2
     decoder.close()
 
 
 def test_fast_decoding_asks_for_turbo() -> None:
     decoder = open_decoder("auto", LocalStore(), size=48, threads=1, device="cuda", fast=True)
-    assert isinstance(decoder, Threads)
+    assert isinstance(decoder, ThreadedDecoder)
     decoder.close()
     with pytest.raises(UsageError, match="turbo"):
         open_decoder("dali", LocalStore(), size=48, threads=1, device="cpu", fast=True)
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="auto, turbo and dali, got 'pil'"):
+    with pytest.raises(UsageError, match="decoder is one of auto, turbo, dali; got 'pil'"):
         open_decoder("pil", LocalStore(), size=48, threads=1, device="cpu")  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(find_spec("nvidia.dali") is None, reason="needs DALI")
 def test_dali_is_there_for_those_who_name_it() -> None:
     decoder = open_decoder("dali", LocalStore(), size=48, threads=1, device="cpu")
-    assert type(decoder).__name__ == "Dali"
+    assert type(decoder).__name__ == "DaliDecoder"
     assert not decoder.wants_device(Encoding.parse("jpeg:95"))
     decoder.close()
 
 
 def test_without_dali_auto_is_turbo_and_dali_an_error_that_says_what_to_install() -> None:
-    done = script(WITHOUT_DALI)
+    done = run_script(WITHOUT_DALI)
     assert done.returncode == 0, done.stderr
     assert "pip install -e '.[dali]'" in done.stdout

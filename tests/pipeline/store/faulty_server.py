@@ -1,6 +1,6 @@
-"""A web server over a folder, with byte ranges, that misbehaves as often as it is told.
+"""A web server over a folder, with byte ranges, that answers a share of requests with faults.
 
-Whether it does is a function of the file, the range and how often that was asked for, so that a test
+Whether it does is a function of the file, the range and how often that was requested, so that a test
 sees as many faults whatever its threads do; the kinds take turns.
 """
 
@@ -20,9 +20,9 @@ from urllib.parse import unquote
 FAULTS: Final = ("500", "503", "429", "reset", "stall", "short", "wrong")
 
 
-class Handler(BaseHTTPRequestHandler):
+class FaultyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: FaultyServer
 
     def setup(self) -> None:
         super().setup()
@@ -51,20 +51,20 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(path.relative_to(self.server.root).as_posix(), asked)
         data = path.read_bytes()
         if fault == "whole" or not asked:
-            self.spoilt(200, data, fault)
+            self.answer_with_fault(200, data, fault)
             return
         begin, last = map(int, asked.removeprefix("bytes=").split("-"))
         part = data[begin : last + 1]
-        self.spoilt(206 if part else 416, part, fault)
+        self.answer_with_fault(206 if part else 416, part, fault)
 
-    def spoilt(self, status: int, data: bytes, fault: str) -> None:
+    def answer_with_fault(self, status: int, data: bytes, fault: str) -> None:
         if fault.isdigit():
             self.answer(int(fault), b"try again")
         elif fault == "short":
-            self.answer(status, data[: 7919 * self.server.serial() % len(data)])
+            self.answer(status, data[: 7919 * self.server.next_serial() % len(data)])
         elif fault == "wrong":
             middle = len(data) // 2
-            spoilt = bytes([data[middle] ^ 1 + self.server.serial() % 255])
+            spoilt = bytes([data[middle] ^ 1 + self.server.next_serial() % 255])
             self.answer(status, data[:middle] + spoilt + data[middle + 1 :])
         elif fault in ("reset", "stall"):
             self.head(status, len(data))
@@ -92,14 +92,14 @@ class Handler(BaseHTTPRequestHandler):
         """Tests print nothing."""
 
 
-class Server(ThreadingHTTPServer):
+class FaultyServer(ThreadingHTTPServer):
     """Use it as a context; `url` is its root."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, root: Path, *, share: float = 0.0, kinds: tuple[str, ...] = FAULTS) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), FaultyHandler)
         self.root = root
         self.share = share
         self.kinds = kinds
@@ -109,7 +109,7 @@ class Server(ThreadingHTTPServer):
         self.always: dict[str, str] = {}
         """A fault for every request of the files whose path contains the key."""
         self.asked: Counter[tuple[str, str]] = Counter()
-        """How often each range of each file was asked for."""
+        """How often each range of each file was requested."""
         self.made: Counter[str] = Counter()
         """The faults made."""
         self.connections: set[socket.socket] = set()
@@ -122,10 +122,10 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def ranges(self, part: str = ".tar") -> list[tuple[str, str]]:
-        """What was asked for, of files whose path contains this."""
+        """The requested files and ranges, of files whose path contains this."""
         return [name for name in self.asked.elements() if part in name[0]]
 
-    def serial(self) -> int:
+    def next_serial(self) -> int:
         with self._lock:
             self._serial += 1
             return self._serial
@@ -144,7 +144,7 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, *_: Any) -> None:
         """A client that gave up is what the tests are about."""
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> FaultyServer:
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 

@@ -20,133 +20,133 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.decoders.threads import Threads
+from pipeline.decoders.threads import ThreadedDecoder
 from pipeline.errors import (
     IntegrityError,
-    Interrupted,
     OutOfSpace,
     PipelineError,
+    RunInterrupted,
     SourceMissing,
     UsageError,
 )
 from pipeline.shardset import ShardSet
-from pipeline.store.fetch import Patience
-from pipeline.store.local import LocalStore, Spots, Store, spots_of
+from pipeline.store.fetch import RetryPolicy
+from pipeline.store.local import LocalStore, SampleLocations, SampleStore, locate_samples
 from pipeline.store.remote import RemoteStore
-from tests.pipeline.decoders.planted import decoded
-from tests.pipeline.store.faulty_server import FAULTS, Server
-from tests.pipeline.test_shardset import renamed
+from tests.pipeline.decoders.planted import decode_all
+from tests.pipeline.store.faulty_server import FAULTS, FaultyServer
+from tests.pipeline.test_shardset import copy_renamed
 
 ALL = np.arange(60)
-QUICK = Patience(timeout=0.4, pause=0.01)
+QUICK = RetryPolicy(timeout=0.4, pause=0.01)
 
 
 @pytest.fixture
-def served(built: Path) -> Iterator[Server]:
-    with Server(built.parent) as server:
+def served(built: Path) -> Iterator[FaultyServer]:
+    with FaultyServer(built.parent) as server:
         yield server
 
 
-def opened(server: Server, cache: Path, **options: Any) -> ShardSet:
+def open_pets(server: FaultyServer, cache: Path, **options: Any) -> ShardSet:
     return ShardSet.open(f"{server.url}/pets", **{"cache": cache, "patience": QUICK, **options})
 
 
-def store_of(shards: ShardSet) -> RemoteStore:
+def open_remote_store(shards: ShardSet) -> RemoteStore:
     store = shards.open_store()
     assert isinstance(store, RemoteStore)
     return store
 
 
-def read(store: Store, spots: Spots, at: int) -> bytes:
-    data = bytearray(spots.lengths[at])
-    store.read(spots, at, [memoryview(data)])
+def read_sample(store: SampleStore, locations: SampleLocations, at: int) -> bytes:
+    data = bytearray(locations.lengths[at])
+    store.read(locations, at, [memoryview(data)])
     return bytes(data)
 
 
-def right(built: Path, spots: Spots) -> list[bytes]:
+def read_all(store: SampleStore, locations: SampleLocations) -> list[bytes]:
+    return [read_sample(store, locations, at) for at in range(len(locations))]
+
+
+def read_locally(built: Path, locations: SampleLocations) -> list[bytes]:
     """The same samples from the local shards."""
     [dataset] = ShardSet.open(built)
-    here = spots_of(dataset, spots.size, spots.rows)
-    return [read(LocalStore(), here, at) for at in range(len(here))]
+    here = locate_samples(dataset, locations.size, locations.rows)
+    return read_all(LocalStore(), here)
 
 
-def every(shards: ShardSet, size: int = 48) -> Spots:
-    return spots_of(shards["pets"], size, ALL)
+def locate_all(shards: ShardSet, size: int = 48) -> SampleLocations:
+    return locate_samples(shards["pets"], size, ALL)
 
 
-def test_a_set_behind_a_url_cannot_be_mapped(served: Server, tmp_path: Path) -> None:
+def test_a_set_behind_a_url_cannot_be_mapped(served: FaultyServer, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"only local shards can be mapped: leave mapped=True"):
-        opened(served, tmp_path).open_store(mapped=True)
+        open_pets(served, tmp_path).open_store(mapped=True)
 
 
-def test_every_sample_is_the_local_one(built: Path, served: Server, tmp_path: Path) -> None:
-    shards = opened(served, tmp_path)
-    store = store_of(shards)
+def test_every_sample_is_the_local_one(built: Path, served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path)
+    store = open_remote_store(shards)
     for size in (24, 48):
-        spots = every(shards, size)
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in range(60)] == right(built, spots)
-    assert (
-        store.stats.requests == len(served.ranges()) == 8
-    )  # one for each of two times four shards
+        locations = locate_all(shards, size)
+        store.prefetch(locations)
+        assert read_all(store, locations) == read_locally(built, locations)
+    assert store.stats.requests == len(served.ranges()) == 8  # one for each of two times four shards
     assert (store.stats.fetched, store.stats.read, store.stats.retries) == (120, 120, 0)
     store.close()
 
 
 @pytest.mark.parametrize("bad", [(), (7, 30)])
-def test_each_picture_that_is_decoded_counts_as_read_once_and_lets_go_of_its_file(
+def test_each_image_that_is_decoded_counts_as_read_once_and_lets_go_of_its_file(
     bad: tuple[int, ...], built: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(built, tmp_path / "served" / "pets")
-    with Server(copy.parent) as server:
-        shards = opened(server, tmp_path / "cache")
-        store, spots = store_of(shards), every(shards)
+    with FaultyServer(copy.parent) as server:
+        shards = open_pets(server, tmp_path / "cache")
+        store, locations = open_remote_store(shards), locate_all(shards)
         for at in bad:
-            tar = copy / "48" / spots.file(at).name
-            tar.write_bytes(altered(tar.read_bytes(), spots.offsets[at] + 9))
-        decoder = Threads(store, size=48, threads=2)
-        store.prefetch(spots)
-        images, faults = decoded(decoder, spots)
-        again, others = decoded(decoder, spots)  # which nobody announced
+            tar = copy / "48" / locations.file(at).name
+            tar.write_bytes(flip_byte(tar.read_bytes(), locations.offsets[at] + 9))
+        decoder = ThreadedDecoder(store, size=48, threads=2)
+        store.prefetch(locations)
+        images, faults = decode_all(decoder, locations)
+        again, others = decode_all(decoder, locations)  # which nobody announced
         decoder.close()
-    local = Threads(LocalStore(), size=48, threads=1)
-    needed, _ = decoded(local, spots_of(ShardSet.open(built)["pets"], 48, ALL))
+    local = ThreadedDecoder(LocalStore(), size=48, threads=1)
+    needed, _ = decode_all(local, locate_samples(ShardSet.open(built)["pets"], 48, ALL))
     local.close()
     needed[list(bad)] = 0
     assert torch.equal(images, needed)
     assert torch.equal(again, needed)
     assert [fault.at for fault in faults] == [fault.at for fault in others] == list(bad)
     assert store.stats.read == 2 * (60 - len(bad))
-    assert not any(mirror.wanted for mirror in store._mirrors._mirrors.values())
+    assert not any(shard.announced for shard in store._cache._shards.values())
     store.close()
 
 
-def altered(data: bytes, at: int) -> bytes:
+def flip_byte(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
 
-def test_samples_that_nobody_announced_come_too(
-    built: Path, served: Server, tmp_path: Path
-) -> None:
-    shards = opened(served, tmp_path)
-    store, spots = store_of(shards), every(shards)
-    assert read(store, spots, 30) == right(built, spots)[30]
+def test_samples_that_nobody_announced_come_too(built: Path, served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path)
+    store, locations = open_remote_store(shards), locate_all(shards)
+    assert read_sample(store, locations, 30) == read_locally(built, locations)[30]
     assert len(served.ranges()) == 1
-    assert store.stats.bytes == spots.lengths[30]
+    assert store.stats.bytes == locations.lengths[30]
     store.close()
 
 
 def test_a_fifth_of_the_answers_are_faulty(built: Path, tmp_path: Path) -> None:
     """Rows one by one: hundreds of requests, and each kind of fault among them."""
-    with Server(built.parent, share=0.2) as server:
-        shards = opened(server, tmp_path)
-        store = store_of(shards)
+    with FaultyServer(built.parent, share=0.2) as server:
+        shards = open_pets(server, tmp_path)
+        store = open_remote_store(shards)
         started = time.monotonic()
         for size in (24, 48):
-            spots = every(shards, size)
+            locations = locate_all(shards, size)
             for at in range(60):
-                store.prefetch(spots.part(at, at + 1))
-            assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+                store.prefetch(locations.part(at, at + 1))
+            assert read_all(store, locations) == read_locally(built, locations)
         store.close()
         assert set(server.made) == set(FAULTS)
         assert store.stats.retries == store.stats.requests - 120 > 10
@@ -155,24 +155,24 @@ def test_a_fifth_of_the_answers_are_faulty(built: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_in_manifest_and_index_are_retried(built: Path, tmp_path: Path, fault: str) -> None:
-    with Server(built.parent, share=1.0, kinds=(fault,)) as server:
+    with FaultyServer(built.parent, share=1.0, kinds=(fault,)) as server:
         server.most = 2
-        shards = opened(server, tmp_path)
+        shards = open_pets(server, tmp_path)
         assert server.made[fault] == 4
     assert shards["pets"].manifest.text() == (built / "dataset.json").read_text()
     assert len(shards["pets"].index) == 60
 
 
-def test_a_server_that_stalls_costs_a_timeout_and_no_more(served: Server, tmp_path: Path) -> None:
-    shards = opened(served, tmp_path, patience=Patience(timeout=0.3, pause=0.01, retries=2))
+def test_a_server_that_stalls_costs_a_timeout_and_no_more(served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path, patience=RetryPolicy(timeout=0.3, pause=0.01, retries=2))
     served.always[".tar"] = "stall"
-    store, spots = store_of(shards), every(shards)
+    store, locations = open_remote_store(shards), locate_all(shards)
     started = time.monotonic()
     with pytest.raises(SourceMissing) as caught:
-        read(store, spots, 0)
+        read_sample(store, locations, 0)
     assert 0.9 <= time.monotonic() - started < 5
     text = str(caught.value)
-    assert f"{served.url}/pets/48/shard-000000.tar, bytes {spots.offsets[0]:,} to " in text
+    assert f"{served.url}/pets/48/shard-000000.tar, bytes {locations.offsets[0]:,} to " in text
     assert "3 tries: no answer in 0.3 s; no answer in 0.3 s; no answer in 0.3 s" in text
     store.close()
 
@@ -191,70 +191,72 @@ def test_a_server_that_stalls_costs_a_timeout_and_no_more(served: Server, tmp_pa
     ],
 )
 def test_errors_say_what_happened(
-    served: Server, tmp_path: Path, fault: str, tries: int, message: str
+    served: FaultyServer, tmp_path: Path, fault: str, tries: int, message: str
 ) -> None:
-    shards = opened(served, tmp_path)
+    shards = open_pets(served, tmp_path)
     served.always[".tar"] = fault
-    store, spots = store_of(shards), every(shards)
+    store, locations = open_remote_store(shards), locate_all(shards)
     with pytest.raises(SourceMissing, match=message):
-        read(store, spots, 0)
+        read_sample(store, locations, 0)
     assert len(served.ranges()) == tries
-    store.prefetch(spots)
+    store.prefetch(locations)
     with pytest.raises(SourceMissing, match=message):
-        read(store, spots, 59)
+        read_sample(store, locations, 59)
     store.close()
 
 
-def test_a_sample_damaged_at_its_origin_leaves_the_others(built: Path, tmp_path: Path) -> None:
+def test_a_sample_damaged_on_the_server_leaves_the_others(built: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(built, tmp_path / "served" / "pets")
-    spots = every(ShardSet.open(copy))
-    tar = spots.file(7).read_bytes()
-    middle = spots.offsets[7] + 9
-    spots.file(7).write_bytes(tar[:middle] + bytes([tar[middle] ^ 1]) + tar[middle + 1 :])
-    with Server(copy.parent) as server:
-        shards = opened(server, tmp_path / "cache")
-        store, spots, wanted = store_of(shards), every(shards), right(built, spots)
-        store.prefetch(spots)
+    locations = locate_all(ShardSet.open(copy))
+    tar = locations.file(7).read_bytes()
+    middle = locations.offsets[7] + 9
+    locations.file(7).write_bytes(tar[:middle] + bytes([tar[middle] ^ 1]) + tar[middle + 1 :])
+    with FaultyServer(copy.parent) as server:
+        shards = open_pets(server, tmp_path / "cache")
+        store, locations, wanted = (
+            open_remote_store(shards),
+            locate_all(shards),
+            read_locally(built, locations),
+        )
+        store.prefetch(locations)
         for at in range(60):
             if at != 7:
-                assert read(store, spots, at) == wanted[at]
+                assert read_sample(store, locations, at) == wanted[at]
         for _ in range(3):
             with pytest.raises(IntegrityError, match=r"damaged where it comes from: .* 3 times"):
-                read(store, spots, 7)
+                read_sample(store, locations, 7)
         assert len(server.ranges()) == 4 + 2  # four shards, and the damaged one twice more
         store.close()
 
 
-def test_a_tar_truncated_at_its_origin_still_gives_its_beginning(
-    built: Path, tmp_path: Path
-) -> None:
+def test_a_tar_truncated_on_the_server_still_gives_its_beginning(built: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(built, tmp_path / "served" / "pets")
-    local = every(ShardSet.open(copy))
+    local = locate_all(ShardSet.open(copy))
     first = [at for at in range(60) if local.shards[at] == local.shards[0]]
     first.sort(key=lambda at: local.offsets[at])
     with local.file(0).open("r+b") as file:
         file.truncate(local.offsets[first[8]] + 10)
-    with Server(copy.parent) as server:
-        shards = opened(server, tmp_path / "cache")
-        store, spots, wanted = store_of(shards), every(shards), right(built, local)
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in first[:8]] == [wanted[at] for at in first[:8]]
+    with FaultyServer(copy.parent) as server:
+        shards = open_pets(server, tmp_path / "cache")
+        store, locations, wanted = (open_remote_store(shards), locate_all(shards), read_locally(built, local))
+        store.prefetch(locations)
+        assert [read_sample(store, locations, at) for at in first[:8]] == [wanted[at] for at in first[:8]]
         for at in first[8:]:
             with pytest.raises(IntegrityError, match=r"damaged where it comes from: .* came"):
-                read(store, spots, at)
+                read_sample(store, locations, at)
         store.close()
-        alone = store_of(shards)
+        alone = open_remote_store(shards)
         with pytest.raises(IntegrityError, match="the file ends before that"):
-            read(alone, spots, first[-1])
+            read_sample(alone, locations, first[-1])
         alone.close()
 
 
-def test_a_second_run_finds_the_bytes(built: Path, served: Server, tmp_path: Path) -> None:
+def test_a_second_run_finds_the_bytes(built: Path, served: FaultyServer, tmp_path: Path) -> None:
     for run in range(2):
-        shards = opened(served, tmp_path)
-        store, spots = store_of(shards), every(shards)
-        store.prefetch(spots.part(0, 40))
-        assert [read(store, spots, at) for at in range(40)] == right(built, spots)[:40]
+        shards = open_pets(served, tmp_path)
+        store, locations = open_remote_store(shards), locate_all(shards)
+        store.prefetch(locations.part(0, 40))
+        assert [read_sample(store, locations, at) for at in range(40)] == read_locally(built, locations)[:40]
         assert store.stats.hits == (40 if run else 0)
         store.close()
     assert max(served.asked[name] for name in served.ranges()) == 1
@@ -264,43 +266,47 @@ def test_a_second_run_finds_the_bytes(built: Path, served: Server, tmp_path: Pat
 
 def test_an_index_that_changed_is_fetched_again(built: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(built, tmp_path / "served" / "pets")
-    with Server(copy.parent) as server:
-        [first] = opened(server, tmp_path / "cache")
+    with FaultyServer(copy.parent) as server:
+        [first] = open_pets(server, tmp_path / "cache")
         (first.root / "index.parquet").write_bytes(b"old")
-        [second] = opened(server, tmp_path / "cache")
+        [second] = open_pets(server, tmp_path / "cache")
         assert len(second.index) == 60
         (copy / "index.parquet").write_bytes(b"not what the manifest says")
         (first.root / "index.parquet").unlink()
         with pytest.raises(IntegrityError, match=r"index\.parquet came 3 times .*sha256"):
-            opened(server, tmp_path / "cache")
+            open_pets(server, tmp_path / "cache")
 
 
-def test_stale_bytes_in_the_cache_are_replaced(built: Path, served: Server, tmp_path: Path) -> None:
-    shards = opened(served, tmp_path)
-    spots = every(shards)
+def test_stale_bytes_in_the_cache_are_replaced(built: Path, served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path)
+    locations = locate_all(shards)
     for shard in range(4):
         tar = shards["pets"].tar(48, shard)
         tar.parent.mkdir(exist_ok=True)
         tar.write_bytes(b"of another build" * 5000)
-    store = store_of(shards)
-    store.prefetch(spots)
-    assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+    store = open_remote_store(shards)
+    store.prefetch(locations)
+    assert read_all(store, locations) == read_locally(built, locations)
     store.close()
 
 
 def test_each_range_is_fetched_once_however_many_threads_want_it(
-    built: Path, served: Server, tmp_path: Path
+    built: Path, served: FaultyServer, tmp_path: Path
 ) -> None:
-    shards = opened(served, tmp_path)
-    store, spots, wanted = store_of(shards), every(shards), right(built, every(shards))
+    shards = open_pets(served, tmp_path)
+    store, locations, wanted = (
+        open_remote_store(shards),
+        locate_all(shards),
+        read_locally(built, locate_all(shards)),
+    )
     barrier = threading.Barrier(12)
 
     def work(seed: int) -> bool:
         barrier.wait()
         if seed % 3 == 0:
-            store.prefetch(spots)
+            store.prefetch(locations)
         order = np.random.default_rng(seed).permutation(60).tolist()
-        return all(read(store, spots, at) == wanted[at] for at in order)
+        return all(read_sample(store, locations, at) == wanted[at] for at in order)
 
     with ThreadPoolExecutor(12) as pool:
         assert all(pool.map(work, range(12)))
@@ -313,76 +319,84 @@ def on_disk(folder: Path) -> int:
     return sum(tar.stat().st_blocks * 512 for tar in folder.rglob("*.tar"))
 
 
-def test_the_cache_stays_below_its_limit(built: Path, served: Server, tmp_path: Path) -> None:
+def test_the_cache_stays_below_its_limit(built: Path, served: FaultyServer, tmp_path: Path) -> None:
     limit = 110_000  # two shards, which is what a part of six may need, and not three
-    shards = opened(served, tmp_path, cache_bytes=limit)
-    store, spots = store_of(shards), every(shards, 24)
+    shards = open_pets(served, tmp_path, cache_bytes=limit)
+    store, locations = open_remote_store(shards), locate_all(shards, 24)
     for _ in range(3):
         for begin in range(0, 60, 6):
-            part = spots.part(begin, begin + 6)
+            part = locations.part(begin, begin + 6)
             store.prefetch(part)
-            assert [read(store, part, at) for at in range(6)] == right(built, part)
+            assert read_all(store, part) == read_locally(built, part)
             assert on_disk(tmp_path) <= limit
     assert store.stats.evicted >= 6
     store.close()
-    tighter = store_of(opened(served, tmp_path, cache_bytes=1))
-    assert read(tighter, spots, 0) == right(built, spots)[0]  # what an earlier run left makes room
+    tighter = open_remote_store(open_pets(served, tmp_path, cache_bytes=1))
+    assert (
+        read_sample(tighter, locations, 0) == read_locally(built, locations)[0]
+    )  # what an earlier run left makes room
     assert len(list(tmp_path.rglob("*.tar"))) == 1
     tighter.close()
 
 
 def test_what_was_announced_stays_until_it_was_read(
-    built: Path, served: Server, tmp_path: Path
+    built: Path, served: FaultyServer, tmp_path: Path
 ) -> None:
-    shards = opened(served, tmp_path, cache_bytes=1)
-    store, spots = store_of(shards), every(shards)
-    store.prefetch(spots)
+    shards = open_pets(served, tmp_path, cache_bytes=1)
+    store, locations = open_remote_store(shards), locate_all(shards)
+    store.prefetch(locations)
     while store.stats.fetched < 60:
         time.sleep(0.01)
     assert len(list(tmp_path.rglob("*.tar"))) == 4
-    assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+    assert read_all(store, locations) == read_locally(built, locations)
     assert (len(served.ranges()), store.stats.evicted) == (4, 0)
-    again = spots_of(shards["pets"], 24, ALL)
-    assert read(store, again, 0) == right(built, again)[0]
+    again = locate_samples(shards["pets"], 24, ALL)
+    assert read_sample(store, again, 0) == read_locally(built, again)[0]
     assert store.stats.evicted == 4
     store.close()
 
 
-def test_a_cache_that_others_empty_is_filled_again(
-    built: Path, served: Server, tmp_path: Path
-) -> None:
-    shards = opened(served, tmp_path)
-    store, spots, wanted = store_of(shards), every(shards), right(built, every(shards))
+def test_a_cache_that_others_empty_is_filled_again(built: Path, served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path)
+    store, locations, wanted = (
+        open_remote_store(shards),
+        locate_all(shards),
+        read_locally(built, locate_all(shards)),
+    )
     for _ in range(3):
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in range(60)] == wanted
+        store.prefetch(locations)
+        assert read_all(store, locations) == wanted
         for tar in tmp_path.rglob("*.tar"):
             tar.unlink()
     store.close()
     assert not list(tmp_path.rglob("*.tar"))  # the open files were still good
-    fresh = store_of(shards)
-    fresh.prefetch(spots.part(0, 20))
-    assert [read(fresh, spots, at) for at in range(20)] == wanted[:20]
+    fresh = open_remote_store(shards)
+    fresh.prefetch(locations.part(0, 20))
+    assert [read_sample(fresh, locations, at) for at in range(20)] == wanted[:20]
     for tar in tmp_path.rglob("*.tar"):
         tar.unlink()
-    assert [read(fresh, spots, at) for at in range(60)] == wanted
+    assert read_all(fresh, locations) == wanted
     fresh.close()
 
 
 def test_threads_read_right_from_a_cache_that_is_too_small(
-    built: Path, served: Server, tmp_path: Path
+    built: Path, served: FaultyServer, tmp_path: Path
 ) -> None:
-    shards = opened(served, tmp_path, cache_bytes=1)
-    store, spots, wanted = store_of(shards), every(shards), right(built, every(shards))
+    shards = open_pets(served, tmp_path, cache_bytes=1)
+    store, locations, wanted = (
+        open_remote_store(shards),
+        locate_all(shards),
+        read_locally(built, locate_all(shards)),
+    )
 
     def work(seed: int) -> bool:
         draws = np.random.default_rng(seed)
         for _ in range(6):
             picked = draws.integers(0, 60, 8).tolist()
-            part = spots.pick(picked)
+            part = locations.pick(picked)
             if seed % 2:
                 store.prefetch(part)
-            if any(read(store, part, at) != wanted[picked[at]] for at in range(8)):
+            if any(read_sample(store, part, at) != wanted[picked[at]] for at in range(8)):
                 return False
         return True
 
@@ -392,60 +406,57 @@ def test_threads_read_right_from_a_cache_that_is_too_small(
     store.close()
 
 
-def test_a_full_disk_is_named(
-    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named(served: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    shards = opened(served, tmp_path)
-    store, spots = store_of(shards), every(shards)
+    shards = open_pets(served, tmp_path)
+    store, locations = open_remote_store(shards), locate_all(shards)
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OutOfSpace, match=rf"disk of {tmp_path} is full .* smaller limit"):
-        read(store, spots, 0)
+        read_sample(store, locations, 0)
     monkeypatch.undo()
-    assert len(read(store, spots, 0)) == spots.lengths[0]
+    assert len(read_sample(store, locations, 0)) == locations.lengths[0]
     store.close()
 
 
 READER = """
 import sys, numpy as np
 from pipeline.shardset import ShardSet
-from pipeline.store import spots_of
+from pipeline.store.local import locate_samples
 shards = ShardSet.open(sys.argv[1], cache=sys.argv[2], cache_bytes=60_000)
-store, spots = shards.open_store(), spots_of(shards["pets"], 24, np.arange(60))
+store, locations = shards.open_store(), locate_samples(shards["pets"], 24, np.arange(60))
 for number in range(3):
     for begin in range(0, 60, 10):
-        store.prefetch(spots.part(begin, begin + 10))
+        store.prefetch(locations.part(begin, begin + 10))
         for at in range(begin, begin + 10):
-            store.read(spots, at, [memoryview(bytearray(spots.lengths[at]))])
+            store.read(locations, at, [memoryview(bytearray(locations.lengths[at]))])
 store.close()
 print("all", store.stats.read)
 """
 
 
-def test_two_processes_share_a_cache_that_is_too_small(served: Server, tmp_path: Path) -> None:
+def test_two_processes_share_a_cache_that_is_too_small(served: FaultyServer, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", READER, f"{served.url}/pets", str(tmp_path)]
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     for process in running:
         out, err = process.communicate(timeout=60)
         assert (out, err) == ("all 180\n", "")
 
 
-def test_a_closed_store_gives_up_at_once(served: Server, tmp_path: Path) -> None:
-    shards = opened(served, tmp_path, patience=Patience(timeout=20))
+def test_a_closed_store_gives_up_at_once(served: FaultyServer, tmp_path: Path) -> None:
+    shards = open_pets(served, tmp_path, patience=RetryPolicy(timeout=20))
     served.always[".tar"] = "stall"
     before = threading.active_count()
-    store, spots = store_of(shards), every(shards)
-    store.prefetch(spots)
+    store, locations = open_remote_store(shards), locate_all(shards)
+    store.prefetch(locations)
     failures: list[BaseException] = []
 
     def wait() -> None:
         try:
-            read(store, spots, 0)
+            read_sample(store, locations, 0)
         except PipelineError as error:
             failures.append(error)
 
@@ -457,11 +468,11 @@ def test_a_closed_store_gives_up_at_once(served: Server, tmp_path: Path) -> None
     store.close()
     waiting.join(2)
     assert time.monotonic() - started < 2
-    assert [type(failure) for failure in failures] == [Interrupted]
+    assert [type(failure) for failure in failures] == [RunInterrupted]
     served.stopped.set()
-    with pytest.raises(Interrupted, match="the store was closed"):
-        read(store, spots, 0)
-    store.prefetch(spots)
+    with pytest.raises(RunInterrupted, match="the store was closed"):
+        read_sample(store, locations, 0)
+    store.prefetch(locations)
     assert threading.active_count() <= before + 20  # the server's own
 
 
@@ -475,11 +486,11 @@ def test_the_users_random_numbers_are_left_alone(built: Path, tmp_path: Path) ->
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002
     found = [draw()]
-    with Server(built.parent, share=1.0, kinds=("500",)) as server:
-        shards = opened(server, tmp_path)
-        store, spots = store_of(shards), every(shards)
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+    with FaultyServer(built.parent, share=1.0, kinds=("500",)) as server:
+        shards = open_pets(server, tmp_path)
+        store, locations = open_remote_store(shards), locate_all(shards)
+        store.prefetch(locations)
+        assert read_all(store, locations) == read_locally(built, locations)
         store.close()
     assert server.made["500"] > 0
     assert [*found, draw()] == wanted
@@ -490,29 +501,29 @@ def test_any_filesystem_will_do(built: Path, tmp_path: Path, protocol: str) -> N
     url = f"memory://{tmp_path.name}" if protocol == "memory" else f"file://{tmp_path}/there"
     fs, root = fsspec.core.url_to_fs(url)
     for name in "ab":
-        copy = renamed(built, tmp_path / "copy" / name, name)
+        copy = copy_renamed(built, tmp_path / "copy" / name, name)
         fs.put(f"{copy}/", f"{root}/{name}/", recursive=True)
     shards = ShardSet.open(url, cache=tmp_path / "cache", patience=QUICK)
     assert list(shards.datasets) == ["a", "b"]
-    store = store_of(shards)
+    store = open_remote_store(shards)
     for dataset in shards:
-        spots = spots_of(dataset, 48, ALL)
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+        locations = locate_samples(dataset, 48, ALL)
+        store.prefetch(locations)
+        assert read_all(store, locations) == read_locally(built, locations)
     fs.rm(f"{root}/b/48/shard-000001.tar")
     store.close()
     other = ShardSet.open(url, cache=tmp_path / "empty", patience=QUICK)
-    store, spots = store_of(other), spots_of(other["b"], 48, ALL)
+    store, locations = open_remote_store(other), locate_samples(other["b"], 48, ALL)
     with pytest.raises(SourceMissing, match=r"b/48/shard-000001\.tar, bytes .* is not there"):
-        read(store, spots, spots.shards.index(1))
+        read_sample(store, locations, locations.shards.index(1))
     store.close()
 
 
 def test_a_folder_behind_http_is_listed(built: Path, tmp_path: Path) -> None:
     for name in "ab":
-        renamed(built, tmp_path / "served" / name, name)
+        copy_renamed(built, tmp_path / "served" / name, name)
     (tmp_path / "served" / "notes").mkdir()
-    with Server(tmp_path / "served") as server:
+    with FaultyServer(tmp_path / "served") as server:
         shards = ShardSet.open(server.url, cache=tmp_path / "cache", patience=QUICK)
         assert list(shards.datasets) == ["a", "b"]
         server.lists = False
@@ -522,14 +533,14 @@ def test_a_folder_behind_http_is_listed(built: Path, tmp_path: Path) -> None:
         assert len(ShardSet.open(urls, cache=tmp_path / "cache", patience=QUICK)) == 2
 
 
-def test_local_and_remote_datasets_are_one_set(built: Path, served: Server, tmp_path: Path) -> None:
-    here = renamed(built, tmp_path / "here", "ants")
+def test_local_and_remote_datasets_are_one_set(built: Path, served: FaultyServer, tmp_path: Path) -> None:
+    here = copy_renamed(built, tmp_path / "here", "ants")
     shards = ShardSet.open([here, f"{served.url}/pets"], cache=tmp_path / "cache", patience=QUICK)
-    store = store_of(shards)
+    store = open_remote_store(shards)
     for dataset in shards:
-        spots = spots_of(dataset, 24, ALL)
-        store.prefetch(spots)
-        assert [read(store, spots, at) for at in range(60)] == right(built, spots)
+        locations = locate_samples(dataset, 24, ALL)
+        store.prefetch(locations)
+        assert read_all(store, locations) == read_locally(built, locations)
     assert store.stats.fetched == 60
     store.close()
 
@@ -537,7 +548,7 @@ def test_local_and_remote_datasets_are_one_set(built: Path, served: Server, tmp_
 def test_an_unfinished_foreign_or_absent_dataset_is_an_error(built: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(built, tmp_path / "served" / "pets")
     whole = (copy / "dataset.json").read_text()
-    with Server(tmp_path / "served") as server:
+    with FaultyServer(tmp_path / "served") as server:
         with pytest.raises(SourceMissing, match="neither a dataset"):
             ShardSet.open(f"{server.url}/pets/24", cache=tmp_path / "cache", patience=QUICK)
         with pytest.raises(SourceMissing, match="nowhere is not there"):
@@ -570,16 +581,14 @@ def test_without_fsspec_the_error_says_what_to_install(tmp_path: Path) -> None:
         "try: ShardSet.open('https://example.org/x')\n"
         "except Exception as error: print(error)"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout == "https://example.org/x needs fsspec: pip install -e '.[remote]'\n"
 
 
 def test_the_cache_is_where_caches_are(
-    built: Path, served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, served: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    shards = opened(served, None)  # type: ignore[arg-type]
+    shards = open_pets(served, None)  # type: ignore[arg-type]
     assert shards["pets"].root.parent == tmp_path / "lite-shards" / "remote"
     assert shards["pets"].root.name.startswith("pets-")
