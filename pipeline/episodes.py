@@ -1,20 +1,21 @@
-"""What an episode consists of, before any pixel: which samples, with which labels.
+"""Episodes before any pixel is read: which samples, with which labels.
 
-A sampler is anything that answers `sampler[number]` with an `EpisodePlan`; the loader needs no more.
+A sampler is anything whose `sampler[number]` is an `EpisodePlan`; the loader needs no more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.settings import typed
 
 EPISODE_DRAW: Final = 0
 H_DRAW: Final = 1
@@ -25,14 +26,17 @@ TURN_DRAW: Final = 5
 LITE_DRAW: Final = 6
 ORBIT_ORDER_DRAW: Final = 16
 ORBIT_QUERY_DRAW: Final = 17
-"""What random numbers are for: draws with different purposes are independent."""
+"""The purposes of random numbers: draws for different purposes are independent."""
+
+Int64: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+QueryClips: TypeAlias = Literal["blocks", "sliding"]
 
 
 class Sampler(Protocol):
-    """Episode by number, always the same one. A finite sampler raises IndexError past its last.
+    """Episodes by number; a number always gives the same one, and past the last raises IndexError.
 
-    A sampler may also have `seed` (an int, 0 if absent): the loader draws H from it, and a resumed
-    run is refused another one. All of ours have.
+    A sampler may also have a `seed` (an int, 0 if absent), as all of ours have: the loader draws H from
+    it, and a run can only be resumed with the same one.
     """
 
     def __getitem__(self, number: int, /) -> EpisodePlan: ...
@@ -70,9 +74,9 @@ class EpisodePlan:
     query: Side
     clip: int = 1
     """Frames per clip (ORBIT). Support rows come in blocks of this many consecutive frames."""
-    query_clips: Literal["blocks", "sliding"] = "blocks"
-    """blocks: the query too. sliding: query rows are whole videos, frame by frame, and each frame's clip
-    is itself and the `clip` - 1 frames before it in its video, the first one repeated at the start."""
+    query_clips: QueryClips = "blocks"
+    """blocks: query rows too. sliding: query rows are whole videos, frame by frame, and a frame's clip
+    is the frame and the `clip` - 1 before it in its video; at the start, the first frame is repeated."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(map(int, self.classes)))  # numpy's are not JSON
@@ -83,11 +87,11 @@ class EpisodePlan:
 
     @property
     def shots(self) -> NDArray[np.int64]:
-        """Support rows of each label."""
+        """The number of support rows of each label."""
         return np.bincount(self.support.labels, minlength=self.way)
 
     def described(self) -> dict[str, Any]:
-        """Plain values, for JSON and for the hash."""
+        """The plan as plain values, for JSON and for its digest."""
         return {
             "number": self.number,
             "dataset": self.dataset,
@@ -99,14 +103,15 @@ class EpisodePlan:
         }
 
     @classmethod
-    def from_described(cls, values: Mapping[str, Any]) -> EpisodePlan:
-        """The inverse of `described`."""
-        sides = {name: _side(values[name]) for name in ("support", "query")}
-        return cls(**{**values, **sides, "classes": tuple(values["classes"])})
+    def from_described(cls, values: object) -> EpisodePlan:
+        """The inverse of `described`; IntegrityError or UsageError if these are not a plan's values."""
+        read = typed(values, _PlanValues, "the plan")
+        sides = {"support": read.support.side(), "query": read.query.side()}
+        return cls(**{**vars(read), **sides})
 
     @property
     def digest(self) -> str:
-        """A hash of everything that the plan says."""
+        """A hash of all of the plan's values."""
         text = json.dumps(self.described(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -125,26 +130,51 @@ class EpisodePlan:
         )
 
 
-def _side(values: Mapping[str, Any]) -> Side:
-    return Side(*(np.asarray(values[name], np.int64) for name in ("rows", "labels")))
+@dataclass(frozen=True)
+class _SideValues:
+    """A side as JSON has it."""
+
+    rows: list[Int64]
+    labels: list[Int64]
+
+    def side(self) -> Side:
+        return Side(np.array(self.rows, np.int64), np.array(self.labels, np.int64))
+
+
+@dataclass(frozen=True)
+class _PlanValues:
+    """A plan as JSON has it."""
+
+    number: int
+    dataset: str
+    classes: tuple[Int64, ...]
+    support: _SideValues
+    query: _SideValues
+    clip: Annotated[int, Meta(ge=1)]
+    query_clips: QueryClips
+
+
+def all_below(numbers: NDArray[np.int64], end: int) -> bool:
+    """Whether all numbers are 0 to end - 1."""
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < end)
 
 
 def generator(seed: int, number: int, purpose: int = EPISODE_DRAW) -> np.random.Generator:
-    """Random numbers that depend on these three alone: any episode without those before it."""
+    """Random numbers that depend on these three alone, so that any episode can be drawn without others."""
     return np.random.Generator(philox(seed, number, purpose))
 
 
 def philox(seed: int, number: int, purpose: int = EPISODE_DRAW) -> np.random.Philox:
-    """The bit generator of these three: each triple its own stretch of 2**192 draws."""
+    """The bit generator of these three; each triple has a stretch of 2**192 draws of its own."""
     if not 0 <= seed < 2**64 or number < 0:
         raise UsageError(f"seeds and episode numbers start at 0, got {seed} and {number}")
     return np.random.Philox(key=np.array([seed, number], np.uint64), counter=[0, 0, 0, purpose])
 
 
 def choose_h(plan: EpisodePlan, h: int, seed: int) -> NDArray[np.int64]:
-    """The support positions that carry gradient, ascending: `h` of them, or all if there are fewer.
+    """Draw the support positions that carry gradient, ascending: `h` of them, or all if there are fewer.
 
-    Uniform without replacement, as the paper's code draws them. With clips, `h` counts clips and the
+    The draw is uniform without replacement, as in the paper's code. With clips, `h` counts clips, and the
     positions are those of their frames.
     """
     if h < 0:

@@ -1,6 +1,6 @@
-"""Shards as `torch.utils.data` datasets, for programs that have samplers and DataLoaders of their own.
+"""Shards as `torch.utils.data` datasets, for programs with samplers and DataLoaders of their own.
 
-`EpisodeLoader` is faster. A `ClassDataset` is what others' few-shot samplers draw from:
+`EpisodeLoader` is faster. Few-shot samplers of other libraries draw from a `ClassDataset`:
 
     easyfsl       TaskSampler(data, n_way=5, n_shot=5, n_query=10, n_tasks=100)
     learn2learn   MetaDataset(data, labels_to_indices=data.labels_to_indices)
@@ -23,23 +23,23 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as MapDataset
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.decoders.base import Job
-from pipeline.decoders.fill import Filler
+from pipeline.decoders.base import DecodeJob
+from pipeline.decoders.fill import PixelFiller
 from pipeline.episodes import Sampler
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, check_choice
 from pipeline.index import Dataset
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
-from pipeline.store.local import Store, spots_of
+from pipeline.store.local import SampleStore, locate_samples
 
-CHW = (2, 0, 1)
+HWC_TO_CHW = (2, 0, 1)
 
 
 class ClassDataset(MapDataset[tuple[Any, int]]):
     """One dataset and split: `data[i]` is (image, label), the image uint8, 3 x size x size.
 
-    Labels are 0, 1, ... for the classes that the split has, in the order of the manifest. Batches are read
-    at once (`__getitems__`). May be pickled, and used by DataLoader's workers however they are started.
+    Labels are 0, 1, ... for the classes of the split, in the order of the manifest. DataLoader reads a
+    batch at once (`__getitems__`). It can be pickled, and works in DataLoader's workers however they start.
     """
 
     def __init__(
@@ -51,27 +51,25 @@ class ClassDataset(MapDataset[tuple[Any, int]]):
         image_size: int,
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
-        """Open a dataset; reads the index and no picture.
+        """Open a dataset; this reads the index but no image.
 
-        dataset: its name in the shard set; not needed if there is one only.
-        split: train, validation or test; "" for all pictures.
-        transform: what becomes of each image, in the worker.
+        dataset: its name in the shard set; not needed if there is only one.
+        split: train, validation or test; "" for all images.
+        transform: applied to each image, in the worker.
         """
         opened = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
-        self._dataset = _one(opened, dataset)
+        self._dataset = _chosen_dataset(opened, dataset)
         name = self._dataset.manifest.name
-        self._shards = replace(
-            opened, datasets={name: self._dataset}
-        )  # all that travels to workers
+        self._shards = replace(opened, datasets={name: self._dataset})  # all that travels to workers
         self._size = image_size
         self._transform = transform
-        self._rows = _rows(self._dataset, split)
-        spots_of(self._dataset, image_size, self._rows[:0])  # refuses a size that is not stored
+        self._rows = _split_rows(self._dataset, split)
+        locate_samples(self._dataset, image_size, self._rows[:0])  # is that size stored?
         self.class_ids, self.labels = np.unique(
             self._dataset.index["class_id"][self._rows], return_inverse=True
         )
-        """The dataset's class ids by label; the label of each image."""
-        self._store: Store | None = None
+        """The class id of each label in the dataset; the label of each image."""
+        self._store: SampleStore | None = None
         self._process = 0
 
     def __len__(self) -> int:
@@ -81,22 +79,22 @@ class ClassDataset(MapDataset[tuple[Any, int]]):
         return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[tuple[Any, int]]:
-        """Several at once, as DataLoader asks for them: a remote set's bytes are fetched side by side."""
-        known = range(len(self))
-        places = [known[position] for position in positions]  # IndexError beyond the end
-        spots = spots_of(self._dataset, self._size, self._rows[places])
-        pixels = torch.empty(len(places), self._size, self._size, 3, dtype=torch.uint8)
+        """Read several images at once, as DataLoader does; a remote set's bytes are fetched in parallel."""
+        valid = range(len(self))
+        indices = [valid[position] for position in positions]  # IndexError beyond the end
+        locations = locate_samples(self._dataset, self._size, self._rows[indices])
+        pixels = torch.empty(len(indices), self._size, self._size, 3, dtype=torch.uint8)
         store = self._open_store()
-        if len(places) > 1:
-            store.prefetch(spots)
-        faults = Filler(store).fill(Job(spots, pixels), 0, len(places))
+        if len(indices) > 1:
+            store.prefetch(locations)
+        faults = PixelFiller(store).fill(DecodeJob(locations, pixels), 0, len(indices))
         if faults:
             raise IntegrityError(faults[0].reason)
         transform = self._transform
-        images = (image.permute(CHW) for image in pixels)
+        images = (image.permute(HWC_TO_CHW) for image in pixels)
         return [
-            (image if transform is None else transform(image), int(self.labels[place]))
-            for image, place in zip(images, places, strict=True)
+            (image if transform is None else transform(image), int(self.labels[index]))
+            for image, index in zip(images, indices, strict=True)
         ]
 
     @property
@@ -112,13 +110,13 @@ class ClassDataset(MapDataset[tuple[Any, int]]):
 
     @property
     def labels_to_indices(self) -> dict[int, list[int]]:
-        """The positions of each label's images; spares learn2learn a look at every picture."""
+        """The positions of each label's images; with these learn2learn need not read every image."""
         order = np.argsort(self.labels, kind="stable")
         ends = np.cumsum(np.bincount(self.labels))[:-1]
         return {label: part.tolist() for label, part in enumerate(np.split(order, ends))}
 
-    def _open_store(self) -> Store:
-        """This process's own: threads and locks do not survive a fork."""
+    def _open_store(self) -> SampleStore:
+        """The store of this process: threads and locks do not survive a fork."""
         if self._store is None or self._process != os.getpid():
             self._store, self._process = self._shards.open_store(), os.getpid()
         return self._store
@@ -128,7 +126,7 @@ class ClassDataset(MapDataset[tuple[Any, int]]):
 
 
 class EpisodeTensors(NamedTuple):
-    """One episode, whole; images uint8, n x 3 x size x size, labels int64."""
+    """One whole episode; images are uint8, n x 3 x size x size, labels int64."""
 
     support_images: torch.Tensor
     support_labels: torch.Tensor
@@ -139,8 +137,8 @@ class EpisodeTensors(NamedTuple):
 class EpisodeDataset(IterableDataset[EpisodeTensors]):
     """Whole episodes for `DataLoader(data, batch_size=None, num_workers=W)`.
 
-    The same episodes in the same order for any number of workers: worker w takes every W-th, and DataLoader
-    takes from them in turn. Each pass is `start` up to `stop`, or the sampler's end, again.
+    The episodes and their order are the same for any number of workers: each worker takes every W-th, and
+    DataLoader takes from them in turn. Each pass goes from `start` to `stop`, or to the sampler's end.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first two by name
@@ -158,29 +156,28 @@ class EpisodeDataset(IterableDataset[EpisodeTensors]):
     ) -> None:
         """rank, world: this process takes the episodes start + rank, start + rank + world, ...
 
-        on_error, fast: as for `EpisodeLoader`; there is no mask, a tuple has no room for one.
+        on_error, fast: as for `EpisodeLoader`, but without "mask": the tuple has no field for it.
         """
-        if on_error not in {"raise", "replace"}:
-            raise UsageError(f"on_error is raise or replace here, got {on_error!r}")
+        check_choice(on_error, ("raise", "replace"), "on_error of an EpisodeDataset")
         self._shards, self._sampler = shards, sampler
         self._options: dict[str, Any] = {
             "image_size": image_size, "on_error": on_error, "fast": fast, "start": start,
         }  # fmt: skip
         self._start, self._stop, self._rank, self._world = start, stop, rank, world
-        self._loader(rank, world).close()  # refuses now what would fail in a worker
+        self._open_loader(rank, world).close()  # refuses now what would fail in a worker
 
     def __iter__(self) -> Iterator[EpisodeTensors]:
         worker = get_worker_info()
-        place, workers, threads = (worker.id, worker.num_workers, 1) if worker else (0, 1, None)
-        rank, world = self._rank + place * self._world, self._world * workers
+        number, workers, threads = (worker.id, worker.num_workers, 1) if worker else (0, 1, None)
+        rank, world = self._rank + number * self._world, self._world * workers
         numbers = count() if self._stop is None else range(self._start + rank, self._stop, world)
-        with self._loader(rank, world, threads) as loader:
+        with self._open_loader(rank, world, threads) as loader:
             for _, episode in zip(numbers, loader, strict=False):
                 support, query = episode.support, episode.query
                 yield EpisodeTensors(support.images, support.labels, query.images, query.labels)
 
     def __len__(self) -> int:
-        """Of one pass; TypeError if it has no end."""
+        """The number of episodes in one pass; TypeError if it has no end."""
         try:
             end = len(self._sampler)  # type: ignore[arg-type]
         except TypeError:
@@ -190,20 +187,14 @@ class EpisodeDataset(IterableDataset[EpisodeTensors]):
         stop = end if self._stop is None else min(end, self._stop)
         return len(range(self._start + self._rank, stop, self._world))
 
-    def _loader(self, rank: int, world: int, threads: int | None = None) -> EpisodeLoader:
-        """H is empty: the support set comes in one piece."""
+    def _open_loader(self, rank: int, world: int, threads: int | None = None) -> EpisodeLoader:
+        """A loader without H, as the support set is wanted in one piece."""
         return EpisodeLoader(
-            self._shards,
-            self._sampler,
-            h=0,
-            rank=rank,
-            world=world,
-            threads=threads,
-            **self._options,
+            self._shards, self._sampler, h=0, rank=rank, world=world, threads=threads, **self._options
         )
 
 
-def _one(shards: ShardSet, name: str | None) -> Dataset:
+def _chosen_dataset(shards: ShardSet, name: str | None) -> Dataset:
     if name is None and len(shards) > 1:
         raise UsageError(
             f"{shards.root} holds {len(shards)} datasets, {', '.join(shards.datasets)}; say which one"
@@ -211,7 +202,7 @@ def _one(shards: ShardSet, name: str | None) -> Dataset:
     return shards[next(iter(shards.datasets)) if name is None else name]
 
 
-def _rows(dataset: Dataset, split: str) -> NDArray[np.int64]:
+def _split_rows(dataset: Dataset, split: str) -> NDArray[np.int64]:
     if not split:
         return np.arange(len(dataset.index))
     rows = np.flatnonzero(dataset.index.is_word("split", split))
@@ -219,7 +210,5 @@ def _rows(dataset: Dataset, split: str) -> NDArray[np.int64]:
         held = ", ".join(
             f"{name or 'no split'} ({count:,})" for name, count in dataset.manifest.splits.items()
         )
-        raise UsageError(
-            f"{dataset.manifest.name} has no pictures in split {split!r}; it has {held}"
-        )
+        raise UsageError(f"{dataset.manifest.name} has no pictures in split {split!r}; it has {held}")
     return rows

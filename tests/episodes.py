@@ -1,4 +1,4 @@
-"""Samplers and digests for tests of whatever delivers episodes."""
+"""Samplers, and digests of what a loader delivers, for tests."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.loader.loader import EpisodeLoader
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A user's own sampler: all rows of a dataset in another order each time, two classes of labels."""
+class RowSampler:
+    """A user's own sampler: random rows of a dataset, with random labels of two classes."""
 
     dataset: str
     rows: int
@@ -25,15 +25,15 @@ class Draw:
     episodes: int = 2**40
     seed: int = 7
     clip: int = 1
-    asked: list[int] = field(default_factory=list)
+    requested: list[int] = field(default_factory=list)
 
     def __getitem__(self, number: int) -> EpisodePlan:
         if number >= self.episodes:
             raise IndexError(number)
-        self.asked.append(number)
-        draw = generator(self.seed, number)
-        rows = draw.integers(0, self.rows, self.support + self.query)
-        labels = draw.integers(0, 2, self.support + self.query)
+        self.requested.append(number)
+        random = generator(self.seed, number)
+        rows = random.integers(0, self.rows, self.support + self.query)
+        labels = random.integers(0, 2, self.support + self.query)
         return EpisodePlan(
             number=number,
             dataset=self.dataset,
@@ -48,7 +48,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Plans:
+class PlanSampler:
     """A sampler of given plans."""
 
     plans: Sequence[EpisodePlan]
@@ -58,16 +58,14 @@ class Plans:
         return self.plans[number]
 
 
-def plan_of(dataset: str, support: Sequence[int], query: Sequence[int]) -> EpisodePlan:
+def plan_of_rows(dataset: str, support: Sequence[int], query: Sequence[int]) -> EpisodePlan:
     """An episode of one class with these rows."""
-    sides = (
-        Side(np.array(rows, np.int64), np.zeros(len(rows), np.int64)) for rows in (support, query)
-    )
+    sides = (Side(np.array(rows, np.int64), np.zeros(len(rows), np.int64)) for rows in (support, query))
     first, second = sides
     return EpisodePlan(number=0, dataset=dataset, classes=(0,), support=first, query=second)
 
 
-def chunks(episode: Episode) -> Iterator[tuple[str, Chunk]]:
+def episode_chunks(episode: Episode) -> Iterator[tuple[str, Chunk]]:
     """An episode's chunks in order, H included if there is one."""
     if len(episode.support.h):
         yield "h", episode.support.h
@@ -75,17 +73,19 @@ def chunks(episode: Episode) -> Iterator[tuple[str, Chunk]]:
     yield from (("query", chunk) for chunk in episode.query)
 
 
-def digest(episode: Episode, role: str, chunk: Chunk) -> str:
-    """Of all that a chunk says."""
-    found = hashlib.sha256(f"{episode.number} {episode.plan.digest} {role}".encode())
+def chunk_digest(episode: Episode, role: str, chunk: Chunk) -> str:
+    """The digest of a chunk and its episode."""
+    digest = hashlib.sha256(f"{episode.number} {episode.plan.digest} {role}".encode())
     for tensor in (chunk.images, chunk.labels, chunk.positions, chunk.valid):
-        found.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+        digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def digests(loader: EpisodeLoader, episodes: int) -> list[tuple[int, str]]:
+def stream_digests(loader: EpisodeLoader, episodes: int) -> list[tuple[int, str]]:
     """Number and digest of every chunk of the next episodes."""
-    found = []
+    digests = []
     for episode in islice(loader, episodes):
-        found += [(episode.number, digest(episode, role, chunk)) for role, chunk in chunks(episode)]
-    return found
+        digests += [
+            (episode.number, chunk_digest(episode, role, chunk)) for role, chunk in episode_chunks(episode)
+        ]
+    return digests

@@ -1,4 +1,4 @@
-"""Plans become episodes in memory, chunk by chunk: H first, then H-bar, then the queries.
+"""Load episodes: a sampler's plans become images in memory, chunk by chunk, H, then H-bar, then the query.
 
 with EpisodeLoader(shards, sampler, image_size=224, h=40) as loader:
     for episode in loader:
@@ -16,30 +16,29 @@ from typing import Final
 
 import torch
 
-from pipeline.decoders.base import Decoder
+from pipeline.decoders.base import ChunkDecoder
 from pipeline.decoders.choose import DecoderName, open_decoder
 from pipeline.episodes import Sampler
 from pipeline.errors import UsageError
 from pipeline.loader.episode import Episode
-from pipeline.loader.faults import OnError, Policy
-from pipeline.loader.memory import target_for
-from pipeline.loader.receiver import Receiver
-from pipeline.loader.stats import Meter, Stats
-from pipeline.loader.stream import End, Opening, Options, Parts, Stream
+from pipeline.loader.faults import FaultPolicy, OnError
+from pipeline.loader.memory import pixel_memory
+from pipeline.loader.stats import LoaderMetrics, Stats
+from pipeline.loader.stream import EpisodeStart, EpisodeStream, StreamEnd, StreamOptions, StreamParts
 from pipeline.shardset import ShardSet
-from pipeline.store.local import Store
+from pipeline.store.local import SampleStore
 
 __all__ = ["EpisodeLoader"]
 
-LOCAL_FETCH: Final = 4  # chunks; the disk reads while others are decoded
-REMOTE_FETCH: Final = 48  # chunks, some ten episodes: a request takes as long as one of them
+LOCAL_PREFETCH: Final = 4  # chunks; the disk reads while others are decoded
+REMOTE_PREFETCH: Final = 48  # chunks, some ten episodes: a request takes as long as one of them
 
 
 class EpisodeLoader:
-    """A stream of episodes: same seed, same episodes, same order, whatever the settings below.
+    """Iterates over episodes: for a seed the same ones in the same order, whatever the settings below.
 
-    It reads in threads of its own, `ahead` chunks in front of the consumer, and stops there until one is
-    taken. What is handed out belongs to the consumer for as long as it is held.
+    Threads of its own read up to `ahead` chunks ahead of the consumer. Tensors that were handed out are
+    the consumer's to keep; their memory is never overwritten.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a loader are many, named and independent
@@ -64,56 +63,55 @@ class EpisodeLoader:
         """Open a loader; nothing is read before the first episode is asked for.
 
         image_size: one of the sizes that the shards hold, in pixels.
-        h: support images that come first, the ones that carry gradient (with clips: clips).
+        h: number of support images (with clips: of clips) that carry gradient; they come first.
         chunk: images decoded, copied and handed out at a time, at most; H is one chunk whatever h is.
-        device: where the pixels go; "cuda" copies, or decodes, on streams of its own.
+        device: where the images go; "cuda" copies, or decodes, on CUDA streams of its own.
         decoder: of JPEG. turbo: libjpeg-turbo in threads. dali: NVIDIA DALI, on the GPU's own engines
             where there is one. auto: turbo on the CPU; on a GPU dali if it is installed.
-        threads: that decode; by default one for each available core, on a GPU one less.
-        ahead: chunks that may be decoded and not yet taken; the memory that waiting pixels need.
-        on_error: a sample that cannot be read or decoded. raise: an error at its chunk. mask: zeros, and
-            False in `Chunk.valid`. replace: another sample of its class, always the same one.
+        threads: number that decode; by default one for each usable core, on a GPU one less.
+        ahead: chunks that may be decoded before they are asked for; waiting chunks take memory.
+        on_error: for a sample that cannot be read or decoded. raise: an error at its chunk. mask: zeros,
+            and False in `Chunk.valid`. replace: another sample of its class, always the same one.
         rank, world: this process takes the episodes start + rank, start + rank + world, ...
         fast: turbo decodes JPEG a few per cent faster, some grey levels off.
-        mapped: map local shards into memory: faster; one cut short while it is read kills the process.
+        mapped: map local shards into memory: faster, but a shard truncated meanwhile kills the process.
         """
         if min(chunk, ahead, world) < 1 or h < 0 or start < 0 or not 0 <= rank < world:
             raise UsageError(
                 "chunk, ahead and world start at 1, h and start at 0, rank is 0 to world - 1; got "
                 f"chunk={chunk}, ahead={ahead}, h={h}, start={start}, rank={rank}, world={world}"
             )
-        place = _device(device)
+        device = _usable_device(device)
         seed = int(getattr(sampler, "seed", 0))
         self._rank, self._world, self._start = rank, world, start
         self._next = start
-        self._policy = Policy(on_error, seed)
-        _check_size(shards, image_size)
+        policy = FaultPolicy(on_error, seed)
+        _check_image_size(shards, image_size)
         store = shards.open_store(mapped=mapped)
-        self._parts = Parts(
+        self._parts = StreamParts(
             shards=shards,
             sampler=sampler,
             store=store,
-            decoder=open_decoder(
-                decoder, store, size=image_size, threads=threads, device=place, fast=fast
-            ),
-            target=target_for(place),
+            decoder=open_decoder(decoder, store, size=image_size, threads=threads, device=device, fast=fast),
+            memory=pixel_memory(device),
+            policy=policy,
+            metrics=LoaderMetrics(),
         )
-        self._options = Options(
+        self._options = StreamOptions(
             image_size=image_size,
             h=h,
             chunk=chunk,
             ahead=ahead,
-            fetch_ahead=LOCAL_FETCH if shards.remote is None else REMOTE_FETCH,
+            prefetch=LOCAL_PREFETCH if shards.remote is None else REMOTE_PREFETCH,
             seed=seed,
         )
-        self._meter = Meter()
         self._episode: Episode | None = None
         self._process = os.getpid()
-        self._streams: list[Stream] = []  # the one in use, if any; shared with the finalizer
-        self._close = weakref.finalize(self, _close, self._streams, self._parts.decoder, store)
+        self._streams: list[EpisodeStream] = []  # the one in use, if any; shared with the finalizer
+        self._close = weakref.finalize(self, _close_all, self._streams, self._parts.decoder, store)
 
     def __iter__(self) -> Iterator[Episode]:
-        """Episodes from where the stream stands; asking for one gives up what is unread of the last."""
+        """Episodes from the next one on; asking for one drops what is unread of the one before."""
         while True:
             episode = self._advance()
             if episode is None:
@@ -121,14 +119,14 @@ class EpisodeLoader:
             yield episode
 
     def __len__(self) -> int:
-        """Episodes that this rank gets from a finite sampler; TypeError for an endless one."""
+        """The number of episodes that this rank gets from a finite sampler; TypeError for an endless one."""
         total = len(self._parts.sampler)  # type: ignore[arg-type]
         return len(range(self._start + self._rank, total, self._world))
 
     def state_dict(self) -> dict[str, int]:
-        """The seed and the next episode, the same on every rank.
+        """The seed and the number of the next episode, the same on every rank.
 
-        An episode counts as done when its last chunk was taken or the one after it was asked for; one that
+        An episode is done when its last chunk has been received or the next episode asked for; one that
         is interrupted comes again, whole.
         """
         if self._episode is not None and self._episode.feed.unread == 0:
@@ -136,7 +134,7 @@ class EpisodeLoader:
         return {"seed": self._options.seed, "episode": self._next}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a state, of any number of ranks; what was read ahead is dropped."""
+        """Continue from a state, saved on any number of ranks; drops what was read ahead."""
         if state["seed"] != self._options.seed:
             raise UsageError(
                 f"the state is of a stream with seed {state['seed']} and this sampler has seed "
@@ -149,17 +147,18 @@ class EpisodeLoader:
 
     @property
     def stats(self) -> Stats:
-        """What has happened so far; subtract two to see what happened in between."""
-        self._meter.copying += self._parts.target.copied()
-        return self._meter.read()
+        """Counts and seconds so far; subtract two for those in between."""
+        metrics = self._parts.metrics
+        metrics.copying += self._parts.memory.take_copy_seconds()
+        return metrics.read()
 
     @property
     def device(self) -> torch.device:
-        """Where the pixels are handed out."""
-        return self._parts.target.device
+        """The device of the images."""
+        return self._parts.memory.device
 
     def close(self) -> None:
-        """End all threads and give up what is unread. What was handed out stays valid."""
+        """End all threads and drop what is unread. Tensors that were handed out stay valid."""
         self._close()
 
     def __enter__(self) -> EpisodeLoader:
@@ -181,29 +180,29 @@ class EpisodeLoader:
             self._episode.feed.leave()
             self._episode = None
             self._next += self._world
-        self._meter.begin()
-        opening = self._stream().next()
-        if isinstance(opening, End):
+        self._parts.metrics.begin()
+        stream = self._stream()
+        item = stream.next()
+        if isinstance(item, StreamEnd):
             self._drop_stream()
-            if opening.error is not None:
-                raise opening.error
+            if item.error is not None:
+                raise item.error
             self._next = self._start
             return None
-        assert isinstance(opening, Opening)
-        receiver = Receiver(self._stream(), self._parts, self._policy, self._meter)
-        self._episode = Episode(opening, receiver)
-        self._meter.episodes += 1
+        assert isinstance(item, EpisodeStart)
+        self._episode = Episode(item, stream)
+        self._parts.metrics.episodes += 1
         return self._episode
 
-    def _stream(self) -> Stream:
+    def _stream(self) -> EpisodeStream:
         if not self._streams:
             first = self._next + self._rank
-            self._streams.append(Stream(self._parts, self._options, first, self._world))
+            self._streams.append(EpisodeStream(self._parts, self._options, first, self._world))
         return self._streams[0]
 
     def _drop_stream(self) -> None:
         if self._episode is not None:
-            self._episode.feed.abandon()
+            self._episode.feed.detach()
             self._episode = None
         for stream in self._streams:
             stream.stop()
@@ -211,7 +210,7 @@ class EpisodeLoader:
         self._streams.clear()
 
 
-def _close(streams: list[Stream], decoder: Decoder, store: Store) -> None:
+def _close_all(streams: list[EpisodeStream], decoder: ChunkDecoder, store: SampleStore) -> None:
     for stream in streams:
         stream.stop()
     decoder.close()
@@ -221,23 +220,21 @@ def _close(streams: list[Stream], decoder: Decoder, store: Store) -> None:
     store.close()
 
 
-def _device(device: str | torch.device) -> torch.device:
-    found = torch.device(device)
-    if found.type not in {"cpu", "cuda"}:
+def _usable_device(device: str | torch.device) -> torch.device:
+    """The device with its number; UsageError if there is none."""
+    usable = torch.device(device)
+    if usable.type not in {"cpu", "cuda"}:
         raise UsageError(f"a loader delivers to cpu or cuda, not to {device}")
-    if found.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError(
-                f"device={str(device)!r} needs a GPU that PyTorch can use, and it finds none; "
-                "use device='cpu'"
-            )
-        return torch.device(
-            "cuda", torch.cuda.current_device() if found.index is None else found.index
+    if usable.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"device={str(device)!r} needs a GPU that PyTorch can use, and it finds none; use device='cpu'"
         )
-    return found
+    if usable.type == "cuda" and usable.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return usable
 
 
-def _check_size(shards: ShardSet, size: int) -> None:
+def _check_image_size(shards: ShardSet, size: int) -> None:
     lacking = [
         f"{dataset.manifest.name} holds {', '.join(map(str, dataset.manifest.recipe.sizes))}"
         for dataset in shards

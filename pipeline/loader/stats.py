@@ -1,4 +1,4 @@
-"""How long a loader made its consumer wait, and what for."""
+"""A loader's metrics: how long its consumer waited, and what for."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Stats:
     elapsed: float = 0.0
     """Seconds since the first episode was asked for."""
     waiting: float = 0.0
-    """Seconds in which the consumer had nothing to do because its pixels were not there yet."""
+    """Seconds in which the consumer waited for images."""
     decoding: float = 0.0
-    """Thread seconds of reading and decoding, of the chunks that were taken."""
+    """Thread seconds of reading and decoding, of the chunks that were received."""
     copying: float = 0.0
     """Seconds of copying to the GPU."""
     episodes: int = 0
@@ -29,7 +29,7 @@ class Stats:
 
     @property
     def waiting_share(self) -> float:
-        """Of the elapsed time, 0 to 1."""
+        """The share of the elapsed time that was spent waiting, 0 to 1."""
         return self.waiting / self.elapsed if self.elapsed > 0 else 0.0
 
     def __str__(self) -> str:
@@ -42,8 +42,8 @@ class Stats:
 
 
 @dataclass(kw_only=True, slots=True)
-class Meter:
-    """What the consumer's thread counts: the fields of `Stats`, and when it began."""
+class LoaderMetrics:
+    """The running counts behind `Stats`, kept by the consumer's thread, and the time of the first request."""
 
     begun: float | None = None
     waiting: float = 0.0
@@ -54,7 +54,7 @@ class Meter:
     faults: int = 0
 
     def begin(self) -> None:
-        """The consumer asks for an episode; elapsed time counts from the first."""
+        """Start the clock, at the first episode that is asked for."""
         if self.begun is None:
             self.begun = time.perf_counter()
 

@@ -1,9 +1,9 @@
-"""The reading thread: plans become chunks, in order, a bounded number ahead of who consumes them.
+"""The reading thread: plans become chunks, in order, a bounded number ahead of the consumer.
 
-sampler[number] ─► Opening, then Pending ... ─► Opening, Pending ... ─► End, or the error that ended it
+sampler[number] ─► EpisodeStart, PendingChunk ... ─► EpisodeStart, PendingChunk ... ─► StreamEnd
 
-Threads hand over through queues and locks of C alone: with those of `threading`, which are Python, raw
-pixels take a tenth more of a CPU.
+Threads hand over through queues and locks written in C alone: those of `threading`, written in Python,
+cost a tenth more of a CPU with raw pixels.
 """
 
 from __future__ import annotations
@@ -16,259 +16,256 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Final, TypeAlias, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pipeline.decoders.base import Decoder, Job
-from pipeline.episodes import EpisodePlan, Sampler, choose_h
+from pipeline.decoders.base import ChunkDecoder, DecodeJob
+from pipeline.episodes import EpisodePlan, Sampler, all_below, choose_h
 from pipeline.errors import UsageError
-from pipeline.loader.chunks import Cut, Cuts, cut
-from pipeline.loader.memory import Target
+from pipeline.loader.chunks import RESIDENT_IMAGES, ChunkRange, EpisodeChunks, plan_chunks
+from pipeline.loader.faults import FaultPolicy
+from pipeline.loader.memory import PixelMemory
+from pipeline.loader.stats import LoaderMetrics
 from pipeline.shardset import ShardSet
-from pipeline.store.local import Spots, Store, spots_of
+from pipeline.store.local import SampleLocations, SampleStore, locate_samples
 
-RESIDENT: Final = 2048  # images; a side up to this size is one tensor, a larger one comes in pieces
-TICK: Final = 0.2  # seconds after which a waiting thread looks whether it should stop
-MOST_THREAD_SECONDS: Final = 10.0  # that closing waits for the reading thread
-BURST: Final = 64  # chunks that are planned at a time, some ten episodes
+WAKE_SECONDS: Final = 0.2  # after which a waiting thread looks whether it should stop
+JOIN_SECONDS: Final = 10.0  # that closing waits for the reading thread
+BURST_CHUNKS: Final = 64  # that are planned at a time, some ten episodes
 BURST_SECONDS: Final = 0.01  # that planning goes on for: decoders have as much to do meanwhile
 
-T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opening:
-    """An episode begins."""
+class EpisodeStart:
+    """An episode begins: its plan, and the chunks that follow."""
 
     plan: EpisodePlan
-    cuts: Cuts
+    chunks: EpisodeChunks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pending:
-    """A chunk on its way."""
+class PendingChunk:
+    """A chunk that is being decoded."""
 
-    cut: Cut
-    job: Job
-    room: torch.Tensor
-    """Where its pixels will be."""
+    where: ChunkRange
+    job: DecodeJob
+    out: torch.Tensor
+    """Where its pixels will be, on the device."""
     side: torch.Tensor | None
-    """The memory of its whole side, which `room` is a part of; None for a side beyond RESIDENT."""
+    """The memory of the whole side, of which `out` is a part; None for a side beyond RESIDENT_IMAGES."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The sampler has no further episode, or there is an error."""
+class StreamEnd:
+    """The sampler has no further episode, or an error ended the stream."""
 
     error: BaseException | None = None
 
 
-Arrival: TypeAlias = Opening | Pending | End
+StreamItem: TypeAlias = EpisodeStart | PendingChunk | StreamEnd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """A chunk that has been planned: its bytes may already be fetched, nothing is decoded yet."""
+class _PlannedChunk:
+    """A chunk of which nothing is decoded yet; its bytes may be fetched already."""
 
-    cut: Cut
-    spots: Spots
+    where: ChunkRange
+    locations: SampleLocations
     side_images: int
 
 
-_Planned: TypeAlias = Opening | _Wanted | End
+_PlannedItem: TypeAlias = EpisodeStart | _PlannedChunk | StreamEnd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class StreamOptions:
     """How a stream reads; see `EpisodeLoader`."""
 
     image_size: int
     h: int
     chunk: int
     ahead: int
-    fetch_ahead: int
-    """Chunks whose bytes are asked for before they are decoded."""
+    prefetch: int
+    """Chunks whose bytes are requested before they are decoded."""
     seed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parts:
-    """What a stream works with."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StreamParts:
+    """What a loader's streams and episodes work with."""
 
     shards: ShardSet
     sampler: Sampler
-    store: Store
-    decoder: Decoder
-    target: Target
+    store: SampleStore
+    decoder: ChunkDecoder
+    memory: PixelMemory
+    policy: FaultPolicy
+    metrics: LoaderMetrics
 
 
-class Stream:
-    """Everything that arrives from episode `first` on, every `step`-th."""
+class EpisodeStream:
+    """The chunks of every `step`-th episode from `first` on, read by a thread of its own."""
 
-    def __init__(self, parts: Parts, options: Options, first: int, step: int) -> None:
+    def __init__(self, parts: StreamParts, options: StreamOptions, first: int, step: int) -> None:
         self.image_size = options.image_size
-        self._parts = parts
+        self.parts = parts
         self._options = options
         self._numbers = range(first, 2**63, step)
-        self._arrivals: SimpleQueue[Arrival] = SimpleQueue()
-        self._vacancies: SimpleQueue[None] = SimpleQueue()  # one for each chunk that may be begun
+        self._items: SimpleQueue[StreamItem] = SimpleQueue()
+        self._free_slots: SimpleQueue[None] = SimpleQueue()  # one for each chunk that may be begun
         for _ in range(options.ahead):
-            self._vacancies.put(None)
+            self._free_slots.put(None)
         self._stopped = threading.Event()
-        self._sides: dict[str, torch.Tensor] = {}  # of the episode whose chunks are being sent
+        self._sides: dict[str, torch.Tensor] = {}  # of the episode whose chunks are being submitted
         self._thread = threading.Thread(target=self._run, name="episodes", daemon=True)
         self._thread.start()
 
-    def next(self) -> Arrival:
-        """The next arrival, whenever it comes."""
+    def next(self) -> StreamItem:
+        """Wait for the next item; a chunk may still be in decoding."""
         while not self._stopped.is_set():
             try:
-                arrival = self._arrivals.get(timeout=TICK)
+                item = self._items.get(timeout=WAKE_SECONDS)
             except Empty:
                 continue
-            if isinstance(arrival, Pending):
-                self._vacancies.put(None)
-            return arrival
+            if isinstance(item, PendingChunk):
+                self._free_slots.put(None)
+            return item
         raise UsageError("the loader is closed: nothing further arrives; open another one")
 
     def stop(self) -> None:
-        """Ask the thread to end. Jobs that are with the decoder stay there."""
+        """Ask the thread to end. Jobs that the decoder has stay there."""
         self._stopped.set()
-        self._vacancies.put(None)  # wakes the thread if it waits for room
+        self._free_slots.put(None)  # wakes the thread if it waits for a slot
 
     def join(self) -> None:
-        """Return when the thread has ended, which a decoder that takes no more jobs may delay."""
+        """Wait for the thread to end; a decoder that takes no more jobs may delay it."""
         if self._thread is not threading.current_thread():
-            self._thread.join(MOST_THREAD_SECONDS)
+            self._thread.join(JOIN_SECONDS)
 
     def _run(self) -> None:
         try:
-            for wanted in self._asked_for(in_bursts(self._wanted())):
-                self._send(wanted)
-        except _Stopped:
+            for item in self._prefetched(in_bursts(self._planned_items())):
+                self._send(item)
+        except _StopRequested:
             pass
         except BaseException as error:  # noqa: BLE001 - the consumer's thread raises it
-            self._arrivals.put(End(error))
+            self._items.put(StreamEnd(error))
 
-    def _asked_for(self, wanted: Iterator[_Planned]) -> Iterator[_Planned]:
-        """The same, once the bytes of those that follow soon have been asked for."""
-        window: deque[_Planned] = deque()
-        for item in wanted:
+    def _prefetched(self, items: Iterator[_PlannedItem]) -> Iterator[_PlannedItem]:
+        """The same items, each after the bytes of those that follow soon have been requested."""
+        window: deque[_PlannedItem] = deque()
+        for item in items:
             window.append(item)
-            if isinstance(item, _Wanted):
-                self._parts.store.prefetch(item.spots)
-            if len(window) > self._options.fetch_ahead:
+            if isinstance(item, _PlannedChunk):
+                self.parts.store.prefetch(item.locations)
+            if len(window) > self._options.prefetch:
                 yield window.popleft()
         yield from window
 
-    def _wanted(self) -> Iterator[_Planned]:
-        """The plans' chunks, and an End if the sampler has no more plans or one of them is not sound."""
+    def _planned_items(self) -> Iterator[_PlannedItem]:
+        """The sampler's episodes and their chunks, and a StreamEnd after the last or a wrong one."""
         try:
             for number in self._numbers:
                 try:
-                    plan = self._parts.sampler[number]
+                    plan = self.parts.sampler[number]
                 except IndexError:
                     break
-                yield from self._chunks(plan)
-            yield End()
-        except Exception as error:  # noqa: BLE001 - raised once all before it has been consumed
-            yield End(error)
+                yield from self._episode_items(plan)
+            yield StreamEnd()
+        except Exception as error:  # noqa: BLE001 - raised once everything before it is consumed
+            yield StreamEnd(error)
 
-    def _chunks(self, plan: EpisodePlan) -> Iterator[_Planned]:
+    def _episode_items(self, plan: EpisodePlan) -> Iterator[_PlannedItem]:
         size = self._options.image_size
-        dataset = self._parts.shards[plan.dataset]
-        _check(plan, len(dataset.index))
+        dataset = self.parts.shards[plan.dataset]
+        _check_plan(plan, len(dataset.index))
         h = choose_h(plan, self._options.h, self._options.seed)
-        cuts = cut(plan, dataset.index, size, h, self._options.chunk)
-        yield Opening(plan, cuts)
-        support = spots_of(dataset, size, plan.support.rows[cuts.support])
-        query = spots_of(dataset, size, plan.query.rows[cuts.query])
-        for piece in cuts:
-            spots = query if piece.role == "query" else support
-            yield _Wanted(piece, spots.part(piece.begin, piece.end), len(spots))
+        chunks = plan_chunks(plan, dataset.index, size, h, self._options.chunk)
+        yield EpisodeStart(plan, chunks)
+        support = locate_samples(dataset, size, plan.support.rows[chunks.support])
+        query = locate_samples(dataset, size, plan.query.rows[chunks.query])
+        for where in chunks:
+            side = query if where.role == "query" else support
+            yield _PlannedChunk(where, side.part(where.begin, where.end), len(side))
 
-    def _send(self, wanted: _Planned) -> None:
-        """Hand one chunk to the decoder, once there is room ahead."""
-        if not isinstance(wanted, _Wanted):
+    def _send(self, item: _PlannedItem) -> None:
+        """Submit a chunk to the decoder, once there is a free slot, and pass it on."""
+        if not isinstance(item, _PlannedChunk):
             self._sides.clear()
-            self._arrivals.put(wanted)
+            self._items.put(item)
             return
-        self._vacancies.get()
+        self._free_slots.get()
         if self._stopped.is_set():
-            raise _Stopped
-        side = self._side(wanted)
+            raise _StopRequested
+        side, where = self._side_memory(item), item.where
         if side is None:
-            room = self._parts.target.room(len(wanted.cut), self._options.image_size)
+            out = self.parts.memory.allocate(len(where), self._options.image_size)
         else:
-            room = side[wanted.cut.begin : wanted.cut.end]
-        self._arrivals.put(Pending(wanted.cut, self._submit(wanted.spots, room), room, side))
+            out = side[where.begin : where.end]
+        self._items.put(PendingChunk(where, self._submit(item.locations, out), out, side))
 
-    def _side(self, wanted: _Wanted) -> torch.Tensor | None:
-        if wanted.side_images > RESIDENT:
+    def _side_memory(self, item: _PlannedChunk) -> torch.Tensor | None:
+        if item.side_images > RESIDENT_IMAGES:
             return None
-        name = "query" if wanted.cut.role == "query" else "support"
+        name = "query" if item.where.role == "query" else "support"
         if name not in self._sides:
             size = self._options.image_size
-            self._sides[name] = self._parts.target.room(wanted.side_images, size)
+            self._sides[name] = self.parts.memory.allocate(item.side_images, size)
         return self._sides[name]
 
-    def _submit(self, spots: Spots, room: torch.Tensor) -> Job:
-        decoder, target = self._parts.decoder, self._parts.target
-        job = target.job(spots, room, direct=decoder.wants_device(spots.encoding))
+    def _submit(self, locations: SampleLocations, out: torch.Tensor) -> DecodeJob:
+        decoder = self.parts.decoder
+        direct = decoder.wants_device(locations.encoding)
+        job = self.parts.memory.new_job(locations, out, direct=direct)
         decoder.submit(job)
         return job
 
-    def decode(self, spots: Spots, room: torch.Tensor) -> Job:
-        """One more chunk, outside the order; returns when it is done."""
-        job = self._submit(spots, room)
+    def decode(self, locations: SampleLocations, out: torch.Tensor) -> DecodeJob:
+        """Decode some more samples, outside the order, and wait for them."""
+        job = self._submit(locations, out)
         self.wait(job)
         return job
 
-    def wait(self, job: Job) -> None:
-        """Return when the job is done. A decoder that is closed finishes its jobs, too."""
-        while not job.wait(TICK):
-            if self._stopped.is_set() and job.wait(MOST_THREAD_SECONDS):
+    def wait(self, job: DecodeJob) -> None:
+        """Wait until the job is done; a decoder that is closed finishes its jobs too."""
+        while not job.wait(WAKE_SECONDS):
+            if self._stopped.is_set() and job.wait(JOIN_SECONDS):
                 return
 
 
-def in_bursts(items: Iterator[T]) -> Iterator[T]:
-    """The same, made many at a time: what goes on running finds its code and data in the caches.
+def in_bursts(items: Iterator[ItemT]) -> Iterator[ItemT]:
+    """The same items, produced many at a time, so that planning finds its code and data in the CPU's caches.
 
-    The first is not kept waiting for others, nor is what takes long for much else.
+    The first item is not held back for others, and slow items not for many others.
     """
-    burst: list[T] = []
+    burst: list[ItemT] = []
     until = 0.0
     for item in items:
         burst.append(item)
-        if len(burst) == BURST or perf_counter() >= until:
+        if len(burst) == BURST_CHUNKS or perf_counter() >= until:
             yield from burst
             burst.clear()
             until = perf_counter() + BURST_SECONDS
     yield from burst
 
 
-class _Stopped(Exception):
+class _StopRequested(Exception):
     """The reading thread has been asked to end."""
 
 
-def _check(plan: EpisodePlan, rows: int) -> None:
-    """A sampler of the user's own may answer anything."""
+def _check_plan(plan: EpisodePlan, rows: int) -> None:
+    """Refuse rows and labels that are not there: a user's own sampler may return anything."""
     for name, side in (("support", plan.support), ("query", plan.query)):
-        if len(side) and not _inside(side.rows, rows):
+        if not all_below(side.rows, rows):
             raise UsageError(
                 f"{plan}: its {name} rows are {side.rows.min()} to {side.rows.max()}, and "
                 f"{plan.dataset} has rows 0 to {rows - 1}"
             )
-        if len(side) and not _inside(side.labels, plan.way):
+        if not all_below(side.labels, plan.way):
             raise UsageError(
                 f"{plan}: its {name} labels are {side.labels.min()} to {side.labels.max()}, and the "
                 f"episode has {plan.way} classes; labels are 0 to {plan.way - 1}"
             )
         if len(side) % plan.clip and not (name == "query" and plan.query_clips == "sliding"):
             raise UsageError(f"{plan}: {len(side)} {name} rows are not whole clips of {plan.clip}")
-
-
-def _inside(values: NDArray[np.int64], end: int) -> bool:
-    """Whether all are 0 to end - 1."""
-    return bool(values.min() >= 0 and values.max() < end)

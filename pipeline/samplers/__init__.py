@@ -1,7 +1,7 @@
 """Samplers: index, seed and number become an `EpisodePlan`.
 
-A plan depends on these three alone, never on the plans before it, so that any episode can be had again
-and ranks need no coordination. A sampler of one's own is anything with `__getitem__`.
+A plan depends on these three alone, never on the plans before it, so that any episode can be drawn again
+and ranks need no coordination. A sampler of your own is any object with `__getitem__`.
 """
 
 from pipeline.samplers.fixed import Fixed
@@ -12,13 +12,4 @@ from pipeline.samplers.pool import Pool
 from pipeline.samplers.replay import Replay, save_plans
 from pipeline.samplers.vtab import Vtab
 
-__all__ = [
-    "Fixed",
-    "MetaDataset",
-    "Orbit",
-    "Pool",
-    "Replay",
-    "Vtab",
-    "random_state",
-    "save_plans",
-]
+__all__ = ["Fixed", "MetaDataset", "Orbit", "Pool", "Replay", "Vtab", "random_state", "save_plans"]

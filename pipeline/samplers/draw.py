@@ -1,8 +1,8 @@
 """How many classes and images an episode of Meta-Dataset has: the published law, number by number.
 
 The law is that of google-research/meta-dataset (Triantafillou et al., 2020, section 3 and appendix).
-Random numbers are taken from NumPy's RandomState in the published order, so that from the same state
-the same episodes come, whatever bit generator feeds it.
+Random numbers are drawn from NumPy's RandomState in the published order, so that the same state gives
+the same episodes, whatever its bit generator.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOG_2 = math.log(2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class EpisodeRules:
     """The numbers of the law; the defaults are the published ones."""
 
     min_way: int = 5
@@ -31,19 +31,19 @@ class Rules:
     max_support: int = 500
     """Support images of an episode."""
     max_support_per_class: int = 100
-    """What a class adds to the support set's size, at most. A class may still get more of it."""
+    """What a class adds to the size of the support set, at most. It may still get a larger share of it."""
     log_weights: tuple[float, float] = (-LOG_2, LOG_2)
-    """Classes share the support set in proportion to their size times exp(uniform between these)."""
+    """Classes share the support set in proportion to their size times exp(u), u uniform between these."""
     ignore_hierarchy_probability: float = 0.0
-    """How often classes are drawn as if there were no hierarchy."""
+    """How often classes are drawn as if there were no hierarchy, 0 to 1."""
     max_spanning_leaves: int = 392
-    """Nodes of a graph that span more classes are not drawn."""
+    """Nodes of a graph that span more classes are never drawn."""
     way: int | None = None
-    """Always so many classes; only where classes are drawn without a hierarchy."""
+    """A fixed number of classes; only where classes are drawn without a hierarchy."""
     shot: int | tuple[int, int] | None = None
-    """Always so many support images of each class, or the same number in this range for all."""
+    """A fixed number of support images of each class, or a range from which one number is drawn for all."""
     query: int | None = None
-    """Always so many query images of each class."""
+    """A fixed number of query images of each class."""
 
     def __post_init__(self) -> None:
         counts = (self.min_way, self.max_query, self.max_support, self.max_support_per_class)
@@ -68,43 +68,43 @@ class Rules:
 
     @property
     def images(self) -> int:
-        """How many images a class must have, whatever is drawn."""
+        """Images that a class needs at least, whatever is drawn."""
         return max(self.shots, default=1) + (self.query or 1)
 
 
-class Draw(NamedTuple):
-    """An episode without its images."""
+class EpisodeDraw(NamedTuple):
+    """The classes of an episode, and how many images it has of each."""
 
     classes: NDArray[np.int64]
     """Positions in the pool, in the order of the labels."""
     shots: NDArray[np.int64]
-    """Support images of each."""
+    """Support images of each class."""
     query: int
-    """Query images of each."""
+    """Query images of each class."""
 
 
-Choose: TypeAlias = Callable[[np.random.RandomState, Rules], NDArray[np.int64]]
-"""How classes are chosen: see `hierarchy`."""
+ClassChooser: TypeAlias = Callable[[np.random.RandomState, EpisodeRules], NDArray[np.int64]]
+"""Draws the classes of an episode: see `hierarchy`."""
 
 
-def draw(
-    random: np.random.RandomState, choose: Choose, counts: NDArray[np.int64], rules: Rules
-) -> Draw:
-    """Classes, then query images, then support images. `counts` are the images of each class."""
+def draw_episode(
+    random: np.random.RandomState, choose: ClassChooser, counts: NDArray[np.int64], rules: EpisodeRules
+) -> EpisodeDraw:
+    """Draw classes, then query images, then support images. `counts`: the images of each class."""
     classes = choose(random, rules)
     sizes = counts[classes]
-    query = query_size(sizes, rules)
-    return Draw(classes, _shots(random, sizes, query, rules), query)
+    query = query_shots(sizes, rules)
+    return EpisodeDraw(classes, _draw_shots(random, sizes, query, rules), query)
 
 
-def way_of(random: np.random.RandomState, classes: int, rules: Rules) -> int:
-    """How many of these classes an episode has."""
+def draw_way(random: np.random.RandomState, classes: int, rules: EpisodeRules) -> int:
+    """Draw how many of these classes an episode has."""
     if rules.way is not None:
         return rules.way
     return int(random.randint(rules.min_way, min(rules.max_way, classes) + 1))
 
 
-def query_size(sizes: NDArray[np.int64], rules: Rules) -> int:
+def query_shots(sizes: NDArray[np.int64], rules: EpisodeRules) -> int:
     """Query images of each class."""
     if rules.query is not None:
         return rules.query
@@ -113,35 +113,31 @@ def query_size(sizes: NDArray[np.int64], rules: Rules) -> int:
     return min(rules.max_query, free)
 
 
-def support_size(
-    random: np.random.RandomState, sizes: NDArray[np.int64], query: int, rules: Rules
+def draw_support_size(
+    random: np.random.RandomState, sizes: NDArray[np.int64], query: int, rules: EpisodeRules
 ) -> int:
-    """Support images of the episode: one random fraction of what each class could give."""
-    could = np.minimum(rules.max_support_per_class, sizes - query)
-    wanted = np.floor(random.uniform() * could + 1).sum()
-    return min(int(wanted), rules.max_support)
+    """Draw the size of the support set: one random fraction of what each class could give."""
+    available = np.minimum(rules.max_support_per_class, sizes - query)
+    size = np.floor(random.uniform() * available + 1).sum()
+    return min(int(size), rules.max_support)
 
 
-def shares(
-    random: np.random.RandomState,
-    sizes: NDArray[np.int64],
-    query: int,
-    support: int,
-    rules: Rules,
+def support_shots(
+    random: np.random.RandomState, sizes: NDArray[np.int64], query: int, support: int, rules: EpisodeRules
 ) -> NDArray[np.int64]:
-    """Support images of each class: one, and a noisy share of the rest; rounded down, so some are left."""
+    """Draw the support images of each class: one, and a noisy share of the rest, rounded down."""
     weights = sizes * np.exp(random.uniform(*rules.log_weights, size=len(sizes)))
-    wanted = np.floor(weights / weights.sum() * (support - len(sizes))).astype(np.int64) + 1
-    given: NDArray[np.int64] = np.minimum(wanted, sizes - query)
-    return given
+    shares = np.floor(weights / weights.sum() * (support - len(sizes))).astype(np.int64) + 1
+    shots: NDArray[np.int64] = np.minimum(shares, sizes - query)
+    return shots
 
 
-def _shots(
-    random: np.random.RandomState, sizes: NDArray[np.int64], query: int, rules: Rules
+def _draw_shots(
+    random: np.random.RandomState, sizes: NDArray[np.int64], query: int, rules: EpisodeRules
 ) -> NDArray[np.int64]:
     if rules.shot is None:
-        support = support_size(random, sizes, query, rules)
-        return shares(random, sizes, query, support, rules)
+        support = draw_support_size(random, sizes, query, rules)
+        return support_shots(random, sizes, query, support, rules)
     if isinstance(rules.shot, int):
         return np.full(len(sizes), rules.shot)
     low, high = rules.shot

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.episodes import EpisodePlan
-from pipeline.errors import UsageError
-from pipeline.samplers.mixture import Mixture, checked_seed, random_state
-from pipeline.samplers.pool import Pool, distinct
+from pipeline.errors import UsageError, first_few
+from pipeline.samplers.mixture import DatasetMixture, checked_seed, random_state
+from pipeline.samplers.pool import Pool, draw_distinct
 from pipeline.shardset import ShardSet
 
 log = logging.getLogger(__name__)
 
-Groups: TypeAlias = "tuple[NDArray[np.int64], ...]"
-"""Positions in a pool, by group."""
-NAMED: Final = 6  # groups in a message; the rest is counted
+ClassGroups: TypeAlias = "tuple[NDArray[np.int64], ...]"
+"""The positions in a pool of each group of classes."""
 
 
 class Fixed:
     """n-way k-shot episodes without end; `sampler[number]` depends on the seed and the number alone.
 
-    shot: one number, or one for each class of an episode, which are then handed out at random.
-    Several datasets are drawn equally often, or by `weights`; an episode is of one of them.
-    Classes with fewer than `min_examples_in_class` images are left out. `within`: the classes of an
-    episode are of one superclass (Omniglot: an alphabet; ORBIT: a user), each equally likely among those
-    with enough classes.
+    shot: one number, or one for each class of an episode, assigned to its classes at random.
+    An episode is of one dataset; several are drawn equally often, or by `weights`.
+    Classes with fewer than `min_examples_in_class` images are left out.
+    within: the classes of an episode are of one superclass (Omniglot: an alphabet; ORBIT: a user), each
+    equally likely among those with enough classes.
     """
 
     def __init__(  # noqa: PLR0913  (all but the shard set by name)
@@ -54,26 +53,26 @@ class Fixed:
         self.seed = checked_seed(seed)
         self.split, self.way, self.shot, self.query = split, way, shot, query
         self._shots = np.array(shots)
-        self._mixture = Mixture.of(shards, split, datasets, weights, min_examples_in_class)
+        self._mixture = DatasetMixture.of(shards, split, datasets, weights, min_examples_in_class)
         for pool in self._mixture.pools:
             pool.require(classes=way, images=max(shots) + query)
         self.within = within
-        self._groups = [_groups(pool, way) for pool in self._mixture.pools] if within else []
-        small = [_small(pool, way) for pool in self._mixture.pools] if within else []
-        self.left_out = tuple(filter(None, small))
-        """Which superclasses have too few classes, in words."""
-        for words in self.left_out:
-            log.warning("%s", words)
+        groups = [_superclass_groups(pool, way) for pool in self._mixture.pools if within]
+        self._groups = [large for large, _ in groups]
+        self.left_out = tuple(message for _, message in groups if message)
+        """Which superclasses have too few classes, one message for each dataset."""
+        for message in self.left_out:
+            log.warning("%s", message)
 
     def __getitem__(self, number: int, /) -> EpisodePlan:
         random = random_state(self.seed, number)
-        place = self._mixture.draw(random)
-        pool = self._mixture.pools[place]
+        which = self._mixture.draw(random)
+        pool = self._mixture.pools[which]
         members = np.arange(len(pool))
         if self.within:
-            groups = self._groups[place]
+            groups = self._groups[which]
             members = groups[int(random.randint(len(groups)))]
-        classes = members[distinct(random, np.array([len(members)]), np.array([self.way]))]
+        classes = members[draw_distinct(random, np.array([len(members)]), np.array([self.way]))]
         return pool.plan(random, number, classes, self._shots, self.query)
 
     def __repr__(self) -> str:
@@ -83,38 +82,21 @@ class Fixed:
         )
 
 
-def _groups(pool: Pool, way: int) -> Groups:
-    """The superclasses that an episode can be drawn from."""
-    members = _members(pool)
-    large = [np.array(own, np.int64) for _, own in sorted(members.items()) if len(own) >= way]
+def _superclass_groups(pool: Pool, way: int) -> tuple[ClassGroups, str]:
+    """The superclasses that an episode can be drawn from, and a message about those that are too small."""
+    groups = pool.superclasses
+    if not groups:
+        raise UsageError(f"{pool}: its classes have no superclasses to draw within")
+    large = tuple(group for _, group in sorted(groups.items()) if len(group) >= way)
     if not large:
-        most = max(map(len, members.values()))
+        most = max(map(len, groups.values()))
         raise UsageError(
             f"{pool}: an episode of {way} classes of one superclass is asked for, and the largest of its "
-            f"{len(members)} superclasses has {most}; ask for fewer, or draw across superclasses"
+            f"{len(groups)} superclasses has {most}; ask for fewer, or draw across superclasses"
         )
-    return tuple(large)
-
-
-def _small(pool: Pool, way: int) -> str:
-    """Which superclasses have too few classes, in words; "" if none has."""
-    members = _members(pool)
-    small = sorted(name for name, own in members.items() if len(own) < way)
-    if not small:
-        return ""
-    more = " ..." if small[NAMED:] else ""
-    return (
-        f"{pool}: {len(small)} of {len(members)} superclasses have fewer than {way} classes and are left "
-        f"out: {', '.join(small[:NAMED])}{more}"
+    small = sorted(name for name, group in groups.items() if len(group) < way)
+    message = (
+        f"{pool}: {len(small)} of {len(groups)} superclasses have fewer than {way} classes and are left "
+        f"out: {first_few(small)}"
     )
-
-
-def _members(pool: Pool) -> dict[str, list[int]]:
-    """Positions in a pool, by superclass."""
-    members: dict[str, list[int]] = {}
-    for position, class_id in enumerate(pool.class_ids):
-        name = pool.dataset.manifest.classes[class_id].superclass
-        if not name:
-            raise UsageError(f"{pool}: its classes have no superclasses to draw within")
-        members.setdefault(name, []).append(position)
-    return members
+    return large, message if small else ""

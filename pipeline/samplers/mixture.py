@@ -1,4 +1,4 @@
-"""Which dataset an episode is of, where there are several."""
+"""Draws the dataset of an episode, where there are several."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mixture:
-    """Pools by dataset name, sorted, and how likely each is."""
+class DatasetMixture:
+    """Pools sorted by dataset name, and the probability of each."""
 
     pools: tuple[Pool, ...]
     ends: NDArray[np.float64]
-    """Probabilities, summed up to and including each pool."""
+    """Cumulative probabilities."""
 
     @classmethod
     def of(
@@ -34,40 +34,37 @@ class Mixture:
         datasets: Sequence[str] | None,
         weights: Mapping[str, float] | None,
         min_examples_in_class: int,
-    ) -> Mixture:
-        """All datasets that have the split, or those named; equally likely, or by weight."""
-        names = _names(shards, split, datasets)
-        shares = _shares(names, weights)
+    ) -> DatasetMixture:
+        """The datasets named, or all that have the split; equally likely, or by weight."""
+        names = _dataset_names(shards, split, datasets)
+        shares = _dataset_weights(names, weights)
         pools = tuple(
-            Pool.of(shards[name], split, min_examples_in_class=min_examples_in_class)
-            for name in names
+            Pool.of(shards[name], split, min_examples_in_class=min_examples_in_class) for name in names
         )
         return cls(pools, np.cumsum(shares) / math.fsum(shares))
 
     def draw(self, random: np.random.RandomState) -> int:
-        """The position of a pool."""
-        found = self.ends.searchsorted(random.random_sample(), side="right")
-        return min(int(found), len(self.pools) - 1)  # the last end may round to below 1
+        """Draw a pool; returns its position."""
+        position = self.ends.searchsorted(random.random_sample(), side="right")
+        return min(int(position), len(self.pools) - 1)  # the last end may round to below 1
 
     def __str__(self) -> str:
         shares = np.diff(self.ends, prepend=0.0)
-        return ", ".join(
-            f"{pool.name} {share:.3g}" for pool, share in zip(self.pools, shares, strict=True)
-        )
+        return ", ".join(f"{pool.name} {share:.3g}" for pool, share in zip(self.pools, shares, strict=True))
 
 
 def random_state(seed: int, number: int) -> np.random.RandomState:
-    """The random numbers of one episode. NumPy keeps RandomState's streams as they are for ever."""
+    """The random numbers of one episode. NumPy has promised never to change RandomState's streams."""
     return np.random.RandomState(philox(seed, number))
 
 
 def checked_seed(seed: int) -> int:
-    """The seed, or UsageError now and not at the first episode."""
+    """The seed if it is valid; otherwise UsageError, now and not at the first episode."""
     philox(seed, 0)
     return seed
 
 
-def _names(shards: ShardSet, split: str, datasets: Sequence[str] | None) -> list[str]:
+def _dataset_names(shards: ShardSet, split: str, datasets: Sequence[str] | None) -> list[str]:
     if datasets is not None:
         if isinstance(datasets, str) or not datasets or len(set(datasets)) < len(datasets):
             raise UsageError(f"datasets= takes a list of different names, got {datasets!r}")
@@ -82,7 +79,7 @@ def _names(shards: ShardSet, split: str, datasets: Sequence[str] | None) -> list
     return sorted(names)
 
 
-def _shares(names: Sequence[str], weights: Mapping[str, float] | None) -> list[float]:
+def _dataset_weights(names: Sequence[str], weights: Mapping[str, float] | None) -> list[float]:
     if weights is None:
         return [1.0] * len(names)
     if set(weights) != set(names):

@@ -1,4 +1,4 @@
-"""The classes of one dataset and split, and how some of their rows are drawn."""
+"""The classes of one dataset and split, and how images of them are drawn."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ except ImportError:  # not compiled: that takes a C compiler
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Classes by position: 0 is the first class of the split that has enough images."""
+    """The classes of a split that have enough images, numbered from 0 by position."""
 
     dataset: Dataset
     split: str
-    """ "" for everything, whatever its split."""
+    """ "" for all splits."""
     class_ids: NDArray[np.int64]
-    """In the manifest."""
+    """The number of each class in the manifest."""
     counts: NDArray[np.int64]
     """Images of each class in this split."""
     starts: NDArray[np.int64]
-    """Where each class begins in the index, or in `rows`."""
+    """The first row of each class in the index, or in `rows`."""
     rows: NDArray[np.int64] | None
-    """The split's rows, sorted by class; None where whole classes are in it."""
+    """The split's rows, sorted by class; None if each class is in the split as a whole."""
 
     @classmethod
     def of(cls, dataset: Dataset, split: str = "", *, min_examples_in_class: int = 0) -> Pool:
-        """Classes with fewer images are left out. Raises UsageError if the dataset lacks the split."""
+        """The pool of a split. Raises UsageError if the dataset lacks the split."""
         if split not in SPLITS:
             raise UsageError(f"a split is one of {', '.join(map(repr, SPLITS))}; got {split!r}")
         index, records = dataset.index, dataset.manifest.classes
@@ -51,9 +51,7 @@ class Pool:
                 bounds, rows = index.class_starts, None
         if not member.any():
             held = ", ".join(map(repr, dataset.manifest.splits))
-            raise UsageError(
-                f"{dataset.manifest.name} has nothing in the split {split!r}; it has {held}"
-            )
+            raise UsageError(f"{dataset.manifest.name} has nothing in the split {split!r}; it has {held}")
         counts = np.diff(bounds)
         ids = np.flatnonzero(member & (counts >= min_examples_in_class))
         return cls(dataset, split, ids, counts[ids], bounds[ids], rows)
@@ -66,11 +64,20 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """The dataset's."""
+        """The name of the dataset."""
         return self.dataset.manifest.name
 
+    @property
+    def superclasses(self) -> dict[str, NDArray[np.int64]]:
+        """The positions of each superclass's classes; none unless all classes have a superclass."""
+        records = self.dataset.manifest.classes
+        groups: dict[str, list[int]] = {}
+        for position, class_id in enumerate(self.class_ids):
+            groups.setdefault(records[class_id].superclass, []).append(position)
+        return {} if "" in groups else {name: np.array(own, np.int64) for name, own in groups.items()}
+
     def require(self, *, classes: int, images: int) -> None:
-        """Raise UsageError unless there are so many classes, each with so many images."""
+        """Raise UsageError unless there are this many classes, each with this many images."""
         if len(self) < classes:
             raise UsageError(
                 f"an episode of {classes} classes is asked for and {self} has {len(self)} to choose "
@@ -93,13 +100,14 @@ class Pool:
         shots: NDArray[np.int64] | int,
         query: int,
     ) -> EpisodePlan:
-        """An episode of these classes (positions), its images drawn: `shots` support images of each, or
-        so many of the first, the second, ...; `query` query images of each.
+        """Draw the images of an episode of these classes (positions).
+
+        `shots`: support images of each class, one number or one for each. `query`: query images of each.
         """
         shots = np.full(len(classes), shots) if isinstance(shots, int) else shots
         taken = shots + query
         steps = steps_within(taken)
-        rows = self.starts[classes].repeat(taken) + distinct(random, self.counts[classes], taken)
+        rows = self.starts[classes].repeat(taken) + draw_distinct(random, self.counts[classes], taken)
         if self.rows is not None:
             rows = self.rows[rows]
         labels = np.arange(len(classes)).repeat(taken)
@@ -114,7 +122,8 @@ class Pool:
 
 
 def steps_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """
+    """0, 1, ... up to each count, one after the other.
+
     >>> steps_within(np.array([3, 1, 2])).tolist()
     [0, 1, 2, 0, 0, 1]
     """
@@ -123,32 +132,32 @@ def steps_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return steps
 
 
-def distinct(
+def draw_distinct(
     random: np.random.RandomState, sizes: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """For each i, `counts[i]` different numbers below `sizes[i]`, one i after the other.
+    """For each i, draw `counts[i]` different numbers below `sizes[i]`, one i after the other.
 
-    Every order of every choice is equally likely. This is the shuffle of Fisher and Yates stopped
-    early, with a table of the cards that moved instead of the deck: what a class of a million images
-    costs depends on how many are drawn.
+    Every order of every choice is equally likely. This is the Fisher-Yates shuffle stopped early, with a
+    table of the cards that moved instead of the deck: the cost depends on how many images are drawn, and
+    not on the size of the class.
     """
     decks = (sizes.cumsum() - sizes).repeat(counts)
     steps = steps_within(counts)
     chosen = random.randint(steps, sizes.repeat(counts), dtype=np.int64)
-    return dealt(decks + steps, decks + chosen) - decks
+    return dealt_cards(decks + steps, decks + chosen) - decks
 
 
-def dealt(tops: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The card at each of these places, where the one on top is put then.
+def dealt_cards(tops: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The cards at these places, one by one; the card at the next of `tops` takes the place of each.
 
-    >>> dealt(np.array([0, 1, 2]), np.array([2, 2, 2])).tolist()
+    >>> dealt_cards(np.array([0, 1, 2]), np.array([2, 2, 2])).tolist()
     [2, 0, 1]
     """
     if deal is not None:
         cards: NDArray[np.int64] = places.copy()
         deal(tops, cards)
         return cards
-    moved: dict[int, int] = {}
+    moved: dict[int, int] = {}  # by place, the card that lies there now
     taken = []
     for top, place in zip(tops.tolist(), places.tolist(), strict=True):
         taken.append(moved.get(place, place))

@@ -5,14 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.episodes import (
-    EPISODE_DRAW,
-    H_DRAW,
-    EpisodePlan,
-    Side,
-    choose_h,
-    generator,
-)
+from pipeline.episodes import EPISODE_DRAW, H_DRAW, EpisodePlan, Side, choose_h, generator
 from pipeline.errors import UsageError
 
 

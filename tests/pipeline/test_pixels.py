@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.pixels import IMAGENET, SYMMETRIC, chosen_to_flip, flip, normalise
+from pipeline.pixels import IMAGENET, SYMMETRIC, draw_flips, flip, normalise
 
 
 @pytest.fixture
@@ -43,10 +43,10 @@ def test_flipping_mirrors_the_chosen_images_alone(images: torch.Tensor) -> None:
 
 
 def test_a_coin_belongs_to_a_position_and_not_to_its_chunk() -> None:
-    whole = chosen_to_flip(3, 17, range(100))
-    parts = [chosen_to_flip(3, 17, part) for part in (range(40), range(40, 100))]
+    whole = draw_flips(3, 17, range(100))
+    parts = [draw_flips(3, 17, part) for part in (range(40), range(40, 100))]
     assert torch.equal(torch.cat(parts), whole)
-    assert torch.equal(chosen_to_flip(3, 17, torch.tensor([9, 4])), whole[[9, 4]])
+    assert torch.equal(draw_flips(3, 17, torch.tensor([9, 4])), whole[[9, 4]])
     assert 30 < whole.sum() < 70
-    assert not torch.equal(chosen_to_flip(3, 18, range(100)), whole)
-    assert len(chosen_to_flip(3, 17, [])) == 0
+    assert not torch.equal(draw_flips(3, 18, range(100)), whole)
+    assert len(draw_flips(3, 17, [])) == 0

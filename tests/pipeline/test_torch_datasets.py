@@ -21,10 +21,9 @@ from pipeline.records import Encoding, Recipe
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.replay import Replay, save_plans
 from pipeline.shardset import ShardSet
-from pipeline.show.pictures import stored
 from pipeline.sources.folder import FolderSource
 from pipeline.torch_datasets import ClassDataset, EpisodeDataset, EpisodeTensors
-from tests.pictures import fill
+from tests.images import fill_class_folders, stored_image
 
 SIZES = (24, 48)  # raw, JPEG
 WORKERS = pytest.mark.parametrize("workers", [0, 1, 2])
@@ -37,7 +36,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = {"train/cat": 9, "train/dog": 8, "train/owl": 7, "test/bee": 6, "test/fly": 5}
     recipe = Recipe(sizes=SIZES, encodings=(Encoding.parse("raw"), Encoding.parse("jpeg:95")))
     for name in ("pets", "more"):
-        source = FolderSource(name=name, root=fill(root / name, counts), split_by="folder")
+        source = FolderSource(name=name, root=fill_class_folders(root / name, counts), split_by="folder")
         build_shards(source, root / "sets" / name, recipe, Run(workers=1))
     return root / "sets"
 
@@ -47,7 +46,7 @@ def pets(sets: Path) -> ShardSet:
     return ShardSet.open(sets / "pets")
 
 
-class Tasks(Sampler[list[int]]):
+class PositionSampler(Sampler[list[int]]):
     """What easyfsl's sampler does: it reads the labels, and yields lists of positions."""
 
     def __init__(self, data: ClassDataset, *, way: int, images: int, tasks: int) -> None:
@@ -67,32 +66,30 @@ class Tasks(Sampler[list[int]]):
             ]
 
 
-def items(data: ClassDataset) -> list[tuple[torch.Tensor, int]]:
+def all_items(data: ClassDataset) -> list[tuple[torch.Tensor, int]]:
     return [data[position] for position in range(len(data))]
 
 
-def same(one: EpisodeTensors, other: EpisodeTensors) -> bool:
+def same_tensors(one: EpisodeTensors, other: EpisodeTensors) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_item_is_the_stored_picture_and_the_label_of_its_class(
-    size: int, pets: ShardSet
-) -> None:
+def test_an_item_is_the_stored_image_and_the_label_of_its_class(size: int, pets: ShardSet) -> None:
     data = ClassDataset(pets, split="test", image_size=size)
     dataset = pets["pets"]
     rows = np.flatnonzero(dataset.index.is_word("split", "test")).tolist()
     assert len(data) == len(rows) == 11
     assert data.classes == ["bee", "fly"]
-    for row, (image, label) in zip(rows, items(data), strict=True):
+    for row, (image, label) in zip(rows, all_items(data), strict=True):
         assert image.dtype == torch.uint8
-        assert np.array_equal(image.permute(1, 2, 0), np.asarray(stored(dataset, size, row)))
+        assert np.array_equal(image.permute(1, 2, 0), np.asarray(stored_image(dataset, size, row)))
         assert type(label) is int
         name = dataset.manifest.classes[int(dataset.index["class_id"][row])].name
         assert data.classes[label] == name
 
 
-def test_a_path_and_a_name_do_and_all_splits_are_had_without_one(sets: Path) -> None:
+def test_a_path_and_a_name_are_enough_and_an_empty_split_is_everything(sets: Path) -> None:
     data = ClassDataset(sets, "more", split="", image_size=24)
     assert len(data) == 35
     assert sorted(data.classes) == ["bee", "cat", "dog", "fly", "owl"]
@@ -107,7 +104,7 @@ def test_positions_count_from_the_end_too_and_end(pets: ShardSet) -> None:
 
 def test_labels_and_positions_are_each_others_inverse(pets: ShardSet) -> None:
     data = ClassDataset(pets, split="train", image_size=24)
-    assert data.get_labels() == [label for _, label in items(data)]
+    assert data.get_labels() == [label for _, label in all_items(data)]
     by_label = data.labels_to_indices
     assert {label: len(found) for label, found in by_label.items()} == {0: 9, 1: 8, 2: 7}
     assert sorted(place for found in by_label.values() for place in found) == list(range(24))
@@ -118,7 +115,7 @@ def test_labels_and_positions_are_each_others_inverse(pets: ShardSet) -> None:
 def test_an_episodic_batch_sampler_gets_its_episodes(workers: int, pets: ShardSet) -> None:
     data = ClassDataset(pets, split="train", image_size=48)
     _ = data[0]  # an open store in the parent does no harm to forked workers
-    tasks = Tasks(data, way=2, images=5, tasks=6)
+    tasks = PositionSampler(data, way=2, images=5, tasks=6)
     batches = list(DataLoader(data, batch_sampler=tasks, num_workers=workers))
     for positions, (images, labels) in zip(tasks, batches, strict=True):
         assert images.shape == (10, 3, 48, 48)
@@ -133,9 +130,9 @@ def test_spawned_workers_give_the_same(pets: ShardSet) -> None:
     episodes = EpisodeDataset(pets, sampler, image_size=24, stop=2)
     spawned: dict[str, Any] = {"num_workers": 1, "multiprocessing_context": "spawn"}
     images = torch.cat([batch for batch, _ in DataLoader(data, batch_size=8, **spawned)])
-    assert torch.equal(images, torch.stack([image for image, _ in items(data)]))
+    assert torch.equal(images, torch.stack([image for image, _ in all_items(data)]))
     loaded = DataLoader(episodes, batch_size=None, **spawned)
-    assert all(same(*pair) for pair in zip(loaded, episodes, strict=True))
+    assert all(same_tensors(*pair) for pair in zip(loaded, episodes, strict=True))
 
 
 def test_a_pickle_has_no_open_file_and_no_other_dataset(sets: Path) -> None:
@@ -146,7 +143,7 @@ def test_a_pickle_has_no_open_file_and_no_other_dataset(sets: Path) -> None:
     assert torch.equal(pickle.loads(text)[3][0], before)
 
 
-def test_a_transform_makes_of_images_what_it_wants(pets: ShardSet) -> None:
+def test_a_transform_may_change_shape_and_type(pets: ShardSet) -> None:
     data = ClassDataset(pets, split="train", image_size=24, transform=lambda image: image[0] / 255)
     (images, _), *_ = DataLoader(data, batch_size=4, num_workers=1)
     assert images.shape == (4, 24, 24)
@@ -154,7 +151,7 @@ def test_a_transform_makes_of_images_what_it_wants(pets: ShardSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"split": "tset"}, r"no pictures in split 'tset'.*train \(24\).*test \(11\)"),
         ({"split": "validation"}, r"no pictures in split 'validation'.*train \(24\)"),
@@ -163,18 +160,16 @@ def test_a_transform_makes_of_images_what_it_wants(pets: ShardSet) -> None:
         ({"dataset": None}, "2 datasets, more, pets"),
     ],
 )
-def test_a_dataset_that_is_not_there_says_what_is(
-    values: dict[str, str | int | None], said: str, sets: Path
+def test_a_dataset_or_split_that_is_not_there_is_refused_with_those_that_are(
+    values: dict[str, str | int | None], message: str, sets: Path
 ) -> None:
-    asked = {"dataset": "pets", "split": "train", "image_size": 24, **values}
-    with pytest.raises(UsageError, match=said):
-        ClassDataset(sets, **asked)  # type: ignore[arg-type]
+    arguments = {"dataset": "pets", "split": "train", "image_size": 24, **values}
+    with pytest.raises(UsageError, match=message):
+        ClassDataset(sets, **arguments)  # type: ignore[arg-type]
 
 
 @WORKERS
-def test_a_damaged_picture_is_an_error_that_names_it(
-    workers: int, sets: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_image_is_an_error_that_names_it(workers: int, sets: Path, tmp_path: Path) -> None:
     shutil.copytree(sets / "pets", tmp_path / "pets")
     for tar in (tmp_path / "pets" / "24").glob("*.tar"):
         tar.write_bytes(tar.read_bytes().replace(b"NUMPY", b"NOMPY"))
@@ -188,9 +183,7 @@ def test_a_damaged_picture_is_an_error_that_names_it(
     ):
         with pytest.raises(IntegrityError, match=r"shard-000000\.tar") as caught:
             next(iter(loader))
-        clear_frames(
-            caught.tb
-        )  # lets go of the iterator, whose workers end now and not in a circle
+        clear_frames(caught.tb)  # lets go of the iterator, whose workers end now and not in a circle
 
 
 @WORKERS
@@ -218,7 +211,7 @@ def test_ranks_share_the_episodes_of_one_process(workers: int, pets: ShardSet) -
         mine = EpisodeDataset(pets, sampler, image_size=24, start=1, stop=10, rank=rank, world=2)
         loaded = list(DataLoader(mine, batch_size=None, num_workers=workers))
         assert len(mine) == len(loaded) == (5, 4)[rank]
-        assert all(same(*pair) for pair in zip(loaded, alone[rank::2], strict=True))
+        assert all(same_tensors(*pair) for pair in zip(loaded, alone[rank::2], strict=True))
 
 
 @WORKERS
@@ -232,7 +225,7 @@ def test_a_finite_sampler_ends_the_pass_and_the_next_one_begins_anew(
         loader = DataLoader(episodes, batch_size=None, num_workers=workers)
         first, second = list(loader), list(loader)
         assert len(first) == len(episodes) == expected
-        assert all(same(*pair) for pair in zip(first, second, strict=True))
+        assert all(same_tensors(*pair) for pair in zip(first, second, strict=True))
 
 
 def test_an_endless_pass_has_no_length(pets: ShardSet) -> None:
@@ -242,17 +235,17 @@ def test_an_endless_pass_has_no_length(pets: ShardSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"image_size": 25}, "24, 48"),
-        ({"on_error": "mask"}, "raise or replace"),
+        ({"on_error": "mask"}, "one of raise, replace; got .mask."),
         ({"rank": 2, "world": 2}, "rank"),
         ({"start": -1}, "start"),
     ],
 )
 def test_an_impossible_stream_is_refused_before_any_worker_starts(
-    values: dict[str, str | int], said: str, pets: ShardSet
+    values: dict[str, str | int], message: str, pets: ShardSet
 ) -> None:
     sampler = Fixed(pets, split="train", way=2, shot=1, query=1)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         EpisodeDataset(pets, sampler, **{"image_size": 24, **values})  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""ORBIT's tasks: clips of a user's objects, to learn from clean videos and to find in others.
+"""ORBIT's tasks: clips of a user's objects, learned from clean videos and recognised in others.
 
-Massiceti et al., ORBIT, ICCV 2021 (arXiv:2104.03841); its published protocols are in `orbit_rules`.
+Massiceti et al., ORBIT, ICCV 2021 (arXiv:2104.03841); its published protocols are in `orbit/rules.py`.
 """
 
 from __future__ import annotations
@@ -9,30 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.episodes import (
-    ORBIT_ORDER_DRAW,
-    ORBIT_QUERY_DRAW,
-    EpisodePlan,
-    Side,
-    generator,
-    philox,
-)
-from pipeline.samplers.orbit.clips import Ints, draw_clips, subsets, whole_videos
-from pipeline.samplers.orbit.rules import LEAST_WAY, ProtocolName, published
-from pipeline.samplers.orbit.videos import QUERY, SUPPORT, Dropped, list_videos
+from pipeline.episodes import ORBIT_ORDER_DRAW, ORBIT_QUERY_DRAW, EpisodePlan, Side, generator, philox
+from pipeline.samplers.orbit.clips import Ints, draw_clips, draw_subsets, whole_videos
+from pipeline.samplers.orbit.rules import LEAST_WAY, ProtocolName, protocol_rules
+from pipeline.samplers.orbit.videos import QUERY_SIDE, SUPPORT_SIDE, OrbitExclusion, list_videos
 from pipeline.shardset import ShardSet
 
 
 class Orbit:
     """ORBIT's episodes by number.
 
-    In training a number is an epoch and a place in it: each epoch has `tasks_per_user` tasks of each
-    user, shuffled, without end. Validation and test are `len` tasks, in order of user.
+    Training has epochs without end, each with `tasks_per_user` tasks of each user, shuffled. Validation
+    and test have `len(sampler)` tasks, in order of user.
 
-    Further keywords are the fields of `orbit_rules.Rules`, and those of `Draw` as `support_...` and
-    `query_...`: `mode="cle-ve", tasks_per_user=10, support_clip_count=4`. What is not given is as the
-    protocol has it. Label i is the i-th of the task's objects in order of name. A row may repeat: that
-    is padding. The video of a row is `dataset.index["group"][row]`.
+    Further keywords change the protocol: the fields of `rules.OrbitRules`, and those of `SideRules` as
+    `support_...` and `query_...`, such as `mode="cle-ve", tasks_per_user=10, support_clip_count=4`.
+    Label i is the i-th of the task's objects by name. A row may repeat, as padding. The video of a row is
+    `dataset.index["group"][row]`.
     """
 
     def __init__(
@@ -49,23 +42,23 @@ class Orbit:
         self.split = split
         self.protocol = protocol
         self.seed = seed
-        self.rules = published(protocol, split, changes)
+        self.rules = protocol_rules(protocol, split, changes)
         self.dataset = shards[dataset]
         self._videos = list_videos(self.dataset, split, self.rules)
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Those that tasks are drawn of, in order."""
+        """The users that tasks are drawn of, in order."""
         return self._videos.users
 
     @property
-    def dropped(self) -> tuple[Dropped, ...]:
+    def dropped(self) -> tuple[OrbitExclusion, ...]:
         """The videos, objects and users that the rules leave out, and why."""
         return self._videos.dropped
 
     @property
     def tasks(self) -> int:
-        """In an epoch of training; in all otherwise."""
+        """The number of tasks: in training of an epoch, otherwise in all."""
         return len(self.users) * self.rules.tasks_per_user
 
     def __len__(self) -> int:
@@ -90,8 +83,8 @@ class Orbit:
         rules = self.rules
         query_rng = generator(self.seed, user, ORBIT_QUERY_DRAW) if rules.shared_query else rng
         objects = self._objects(query_rng, user)
-        support = self._side(rng, objects, SUPPORT)
-        query = self._side(query_rng, objects, QUERY)
+        support = self._side(rng, objects, SUPPORT_SIDE)
+        query = self._side(query_rng, objects, QUERY_SIDE)
         return EpisodePlan(
             number=int(number),
             dataset=self.dataset.manifest.name,
@@ -103,7 +96,7 @@ class Orbit:
         )
 
     def user_of(self, number: int) -> str:
-        """The user whose objects a task has; "" where it has everyone's."""
+        """The user whose objects a task has; "" if it has objects of several."""
         return self.users[self._user(number)] if self.rules.centre == "user" else ""
 
     def video_of(self, rows: Ints) -> Ints:
@@ -111,17 +104,17 @@ class Orbit:
         return np.asarray(self.dataset.index["group"][rows], np.int64)
 
     def _user(self, number: int) -> int:
-        """Position in `users`."""
+        """The user of a task, as a position in `users`."""
         if not self.rules.training:
             if not 0 <= number < self.tasks:
                 raise IndexError(f"{self.split} has tasks 0 to {self.tasks - 1}, got {number}")
             return number // self.rules.tasks_per_user
-        epoch, place = divmod(number, self.tasks)
+        epoch, position = divmod(number, self.tasks)
         order = generator(self.seed, epoch, ORBIT_ORDER_DRAW).permutation(self.tasks)
-        return int(order[place]) // self.rules.tasks_per_user
+        return int(order[position]) // self.rules.tasks_per_user
 
     def _objects(self, rng: np.random.Generator, user: int) -> Ints:
-        """A task's objects, ascending."""
+        """Draw a task's objects, ascending."""
         videos, rules = self._videos, self.rules
         of_user = rules.centre == "user"
         objects = videos.objects[user] if of_user else np.arange(len(videos.classes))
@@ -130,21 +123,21 @@ class Orbit:
         return np.sort(rng.choice(objects, way, replace=False))
 
     def _side(self, rng: np.random.Generator, objects: Ints, number: int) -> Side:
-        """Videos of each object, clips of each video: mixed, or the query's of a test by video."""
+        """Draw videos of each object and clips of each video; shuffled, but a test's query is by video."""
         videos, rules = self._videos, self.rules
         draw = (rules.support, rules.query)[number]
-        first, there = videos.of(objects, number)
-        counts = np.minimum(there, rules.most_videos(("support", "query")[number], len(objects)))
+        first, total = videos.of(objects, number)
+        counts = np.minimum(total, rules.most_videos(("support", "query")[number], len(objects)))
         if draw.videos == "random":
             counts = rng.integers(1, counts + 1)
-        label, place = subsets(rng, there, counts)
-        chosen = first[label] + place
+        label, video = draw_subsets(rng, total, counts)
+        chosen = first[label] + video
         frames = np.diff(videos.starts)[chosen]
-        if number == QUERY and rules.sliding:
+        if number == QUERY_SIDE and rules.sliding:
             which, offsets = whole_videos(frames, rules)
         else:
             which, offsets = draw_clips(rng, frames, draw, rules)
-        if number == QUERY and not rules.training:
+        if number == QUERY_SIDE and not rules.training:
             order = np.lexsort([offsets[:, 0], chosen[which]])
         else:
             order = rng.permutation(len(which))

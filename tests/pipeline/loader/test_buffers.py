@@ -5,11 +5,11 @@ import gc
 import pytest
 import torch
 
-from pipeline.loader.memory import Buffers
+from pipeline.loader.memory import HostBuffers
 
 
 def test_memory_comes_back_when_its_last_view_is_gone() -> None:
-    buffers = Buffers(pinned=False)
+    buffers = HostBuffers(pinned=False)
     taken = buffers.take(10, 4, 4, 3)
     place = taken.data_ptr()
     view = taken[3:5].permute(0, 3, 1, 2)
@@ -21,7 +21,7 @@ def test_memory_comes_back_when_its_last_view_is_gone() -> None:
 
 
 def test_memory_that_is_held_is_never_given_to_another() -> None:
-    buffers = Buffers(pinned=False)
+    buffers = HostBuffers(pinned=False)
     held = [buffers.take(64, 3) for _ in range(8)]
     for number, tensor in enumerate(held):
         tensor.fill_(number)
@@ -29,7 +29,7 @@ def test_memory_that_is_held_is_never_given_to_another() -> None:
 
 
 def test_numpy_and_autograd_hold_memory_as_well() -> None:
-    buffers = Buffers(pinned=False)
+    buffers = HostBuffers(pinned=False)
     pixels = buffers.take(8)
     array = pixels.numpy()[2:]
     del pixels
@@ -39,7 +39,7 @@ def test_numpy_and_autograd_hold_memory_as_well() -> None:
 
 
 def test_sizes_that_vary_do_not_pile_up() -> None:
-    buffers = Buffers(pinned=False)
+    buffers = HostBuffers(pinned=False)
     largest = 0
     for size in torch.randint(1, 100_000, (500,), generator=torch.manual_seed(0)).tolist():
         two = buffers.take(size), buffers.take(size)
@@ -51,4 +51,4 @@ def test_sizes_that_vary_do_not_pile_up() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_pinned_memory_is_pinned() -> None:
-    assert Buffers(pinned=True).take(4, 4).is_pinned()
+    assert HostBuffers(pinned=True).take(4, 4).is_pinned()

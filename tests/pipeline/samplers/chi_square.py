@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FEWEST = 20  # values in a bin, of both samples together
-FEW = 60  # different values
+LEAST_IN_BIN = 20  # values in a bin, of both samples together
+MOST_OWN_BINS = 60  # different values
 
 
-def p_value_of(statistic: float, freedom: int) -> float:
+def tail_probability(statistic: float, freedom: int) -> float:
     """How likely a chi-square of so many degrees of freedom is as large as this or larger.
 
-    >>> round(p_value_of(3.841, 1), 3), round(p_value_of(18.307, 10), 3), p_value_of(0.0, 4)
+    >>> round(tail_probability(3.841, 1), 3), round(tail_probability(18.307, 10), 3), tail_probability(0.0, 4)
     (0.05, 0.05, 1.0)
     """
     half = statistic / 2
@@ -27,30 +27,29 @@ def p_value_of(statistic: float, freedom: int) -> float:
     return tail
 
 
-def same(first: ArrayLike, second: ArrayLike, bins: int = 25) -> float:
+def same_distribution(first: ArrayLike, second: ArrayLike, bins: int = 25) -> float:
     """The p-value of two samples of the same size; neighbouring values share a bin."""
     edges = _edges(np.concatenate([np.asarray(first), np.asarray(second)]), bins)
     counts = [
-        np.bincount(np.searchsorted(edges, s, side="left"), minlength=len(edges) + 1)
-        for s in (first, second)
+        np.bincount(np.searchsorted(edges, s, side="left"), minlength=len(edges) + 1) for s in (first, second)
     ]
     a, b = (c.astype(float) for c in counts)
     used = a + b > 0
     statistic = float(((a - b) ** 2 / np.where(used, a + b, 1)).sum())
-    return p_value_of(statistic, int(used.sum()) - 1)
+    return tail_probability(statistic, int(used.sum()) - 1)
 
 
-def even(counts: Sequence[int] | NDArray[np.int64]) -> float:
+def equal_chances(counts: Sequence[int] | NDArray[np.int64]) -> float:
     """The p-value of counts whose expectations are equal."""
     found = np.asarray(counts, float)
     expected = found.mean()
-    return p_value_of(float(((found - expected) ** 2 / expected).sum()), len(found) - 1)
+    return tail_probability(float(((found - expected) ** 2 / expected).sum()), len(found) - 1)
 
 
 def _edges(values: NDArray[np.int64], bins: int) -> NDArray[np.int64]:
     """Upper ends of bins that hold enough values each: a bin of its own where there are few values."""
     distinct, counts = np.unique(values, return_counts=True)
-    enough = FEWEST if len(distinct) <= FEW else len(values) / bins
+    enough = LEAST_IN_BIN if len(distinct) <= MOST_OWN_BINS else len(values) / bins
     edges, held = [], 0
     for value, count in zip(distinct[:-1], counts[:-1], strict=True):
         held += count

@@ -1,4 +1,4 @@
-"""Generated ORBIT indexes: as many videos as one likes, without a picture."""
+"""Generated ORBIT indexes with any number of videos, with no image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.constants import QUALITY
-from pipeline.index import Dataset, Index, Manifest
+from pipeline.constants import QUALITY_ISSUES
+from pipeline.index import Dataset, DatasetManifest, SampleIndex
 from pipeline.records import SPLITS, ClassRecord, Recipe, Split
 from pipeline.shardset import ShardSet
 from pipeline.sources.orbit.official import official_splits
@@ -21,8 +21,8 @@ TEST_WAYS: Mapping[str, int] = {
 }  # fmt: skip
 
 
-class Film(NamedTuple):
-    """A video of a generated set."""
+class OrbitVideo(NamedTuple):
+    """One video of a generated set."""
 
     user: str
     thing: str
@@ -37,23 +37,23 @@ class Film(NamedTuple):
 
 
 def orbit_set(
-    films: Sequence[Film],
+    videos: Sequence[OrbitVideo],
     flags: Mapping[str, NDArray[np.int8]] | None = None,
     order: NDArray[np.int64] | None = None,
 ) -> ShardSet:
-    """A set named orbit. `flags`: quality columns by film's frames; `order`: how rows lie in a class."""
-    films = sorted(films, key=lambda f: (SPLITS.index(f.split), f.user, f.thing, f.kind, f.name))
-    names = list(dict.fromkeys((film.split, film.user, film.thing) for film in films))
+    """A set named orbit. `flags`: quality columns by video's frames; `order`: how rows lie in a class."""
+    videos = sorted(videos, key=lambda f: (SPLITS.index(f.split), f.user, f.thing, f.kind, f.name))
+    names = list(dict.fromkeys((video.split, video.user, video.thing) for video in videos))
     classes = tuple(ClassRecord(name=f"{u}/{t}", split=s, superclass=u) for s, u, t in names)
-    frames = np.array([film.frames for film in films])
-    class_of = np.array([names.index((f.split, f.user, f.thing)) for f in films])
+    frames = np.array([video.frames for video in videos])
+    class_of = np.array([names.index((f.split, f.user, f.thing)) for f in videos])
     words: dict[str, tuple[str, ...]] = {}
     columns: dict[str, NDArray[Any]] = dict(flags or {})
     for column, texts in (
-        ("split", [film.split for film in films]),
-        ("group", [film.name for film in films]),
-        ("user", [film.user for film in films]),
-        ("kind", [film.kind for film in films]),
+        ("split", [video.split for video in videos]),
+        ("group", [video.name for video in videos]),
+        ("user", [video.user for video in videos]),
+        ("kind", [video.kind for video in videos]),
     ):
         words[column] = tuple(sorted(set(texts), reverse=True))  # codes follow no order of names
         code = {word: number for number, word in enumerate(words[column])}
@@ -65,24 +65,22 @@ def orbit_set(
         columns = {name: column[order] for name, column in columns.items()}
     columns["key"] = np.arange(frames.sum())
     starts = np.searchsorted(columns["class_id"], np.arange(len(classes) + 1))
-    dataset = Dataset(Path("orbit"), _manifest(classes), Index(columns, words, starts))
+    dataset = Dataset(Path("orbit"), _manifest(classes), SampleIndex(columns, words, starts))
     return ShardSet("generated", {"orbit": dataset})
 
 
-def absent(films: Sequence[Film], missing: Mapping[str, int]) -> dict[str, NDArray[np.int8]]:
-    """Quality columns of films in sorted order: the object is not in the first so many frames."""
-    columns: dict[str, list[NDArray[np.int8]]] = {name: [] for name in QUALITY}
-    for film in sorted(
-        films, key=lambda f: (SPLITS.index(f.split), f.user, f.thing, f.kind, f.name)
-    ):
-        gone = np.arange(film.frames) < missing.get(film.name, 0)
-        for name in QUALITY:
-            other = np.where(gone, -1, np.arange(film.frames) % 2 if name == "blur_issue" else 0)
-            columns[name].append((gone if name == QUALITY[0] else other).astype(np.int8))
+def absence_flags(videos: Sequence[OrbitVideo], missing: Mapping[str, int]) -> dict[str, NDArray[np.int8]]:
+    """Quality columns of videos in sorted order: the object is not in the first so many frames."""
+    columns: dict[str, list[NDArray[np.int8]]] = {name: [] for name in QUALITY_ISSUES}
+    for video in sorted(videos, key=lambda f: (SPLITS.index(f.split), f.user, f.thing, f.kind, f.name)):
+        gone = np.arange(video.frames) < missing.get(video.name, 0)
+        for name in QUALITY_ISSUES:
+            other = np.where(gone, -1, np.arange(video.frames) % 2 if name == "blur_issue" else 0)
+            columns[name].append((gone if name == QUALITY_ISSUES[0] else other).astype(np.int8))
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def benchmark(split: Split) -> list[Film]:
+def benchmark_videos(split: Split) -> list[OrbitVideo]:
     """A split with the published numbers of users, objects and videos; frames are made up."""
     users = sorted(official_splits()[split].users)
     if split == "test":
@@ -95,19 +93,17 @@ def benchmark(split: Split) -> list[Film]:
         ways = [11, 3] + [6] * 22 + [7] * 16 + [5] * 4
         clean, clutter = [44, 2] + [7] * 112 + [6] * 164, [7] + [2] * 179 + [1] * 98
     rng = np.random.default_rng(1)
-    films = []
-    things = [
-        (user, f"thing {n:02d}") for user, way in zip(users, ways, strict=True) for n in range(way)
-    ]
+    videos = []
+    things = [(user, f"thing {n:02d}") for user, way in zip(users, ways, strict=True) for n in range(way)]
     for kind, counts in (("clean", clean), ("clutter", clutter)):
         for (user, thing), count in zip(things, rng.permutation(counts), strict=True):
             lengths = rng.integers(60, 130, count)
-            films += [Film(user, thing, kind, n, int(k), split) for n, k in enumerate(lengths)]
-    return films
+            videos += [OrbitVideo(user, thing, kind, n, int(k), split) for n, k in enumerate(lengths)]
+    return videos
 
 
-def _manifest(classes: tuple[ClassRecord, ...]) -> Manifest:
-    return Manifest(
+def _manifest(classes: tuple[ClassRecord, ...]) -> DatasetManifest:
+    return DatasetManifest(
         name="orbit",
         plan_hash="",
         recipe=Recipe(sizes=(84,)),

@@ -18,10 +18,10 @@ from pipeline.index import Dataset
 from pipeline.samplers import Fixed
 from pipeline.shardset import ShardSet
 from tests.pipeline.samplers import chi_square
-from tests.pipeline.samplers.made import made, of_splits, shard_set
+from tests.pipeline.samplers.synthetic import fake_dataset, shard_set, split_classes
 
 
-def check(plan: EpisodePlan, dataset: Dataset) -> None:
+def check_plan(plan: EpisodePlan, dataset: Dataset) -> None:
     """What holds of any episode drawn from classes."""
     assert len(set(plan.classes)) == plan.way
     rows = np.concatenate([plan.support.rows, plan.query.rows])
@@ -37,7 +37,7 @@ def test_an_episode_has_the_ways_shots_and_queries_asked_for(built: Path) -> Non
     sampler = Fixed(shards, split="", way=2, shot=3, query=4, seed=5)
     for number in (0, 1, 12_345, 10**12):
         plan = sampler[number]
-        check(plan, shards["pets"])
+        check_plan(plan, shards["pets"])
         assert plan.number == number
         assert plan.shots.tolist() == [3, 3]
         assert np.bincount(plan.query.labels).tolist() == [4, 4]
@@ -49,7 +49,7 @@ def test_shots_may_differ_and_each_class_gets_each_of_them(built: Path) -> None:
     shots_of_first = set()
     for number in range(30):
         plan = sampler[number]
-        check(plan, shards["pets"])
+        check_plan(plan, shards["pets"])
         assert sorted(plan.shots.tolist()) == [1, 2, 5]
         assert np.bincount(plan.query.labels).tolist() == [2, 2, 2]
         shots_of_first.add(int(plan.shots[plan.classes.index(0)]))
@@ -64,9 +64,7 @@ def test_shots_may_differ_and_each_class_gets_each_of_them(built: Path) -> None:
         ((1, 1, 10), r"11 images of each class, and class 'owl'"),
     ],
 )
-def test_shots_that_cannot_be_given_are_refused(
-    built: Path, shot: tuple[int, ...], message: str
-) -> None:
+def test_shots_that_cannot_be_given_are_refused(built: Path, shot: tuple[int, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Fixed(ShardSet.open(built), split="", way=3, shot=shot, query=1)
 
@@ -74,11 +72,9 @@ def test_shots_that_cannot_be_given_are_refused(
 def test_classes_and_images_are_equally_likely(built: Path) -> None:
     sampler = Fixed(ShardSet.open(built), split="", way=2, shot=1, query=1)
     plans = [sampler[number] for number in range(3000)]
-    assert chi_square.even(list(Counter(plan.classes for plan in plans).values())) > 0.01
-    cats = [
-        plan.query.rows[label] for plan in plans for label in range(2) if not plan.classes[label]
-    ]
-    assert chi_square.even(np.bincount(cats, minlength=30)) > 0.01
+    assert chi_square.equal_chances(list(Counter(plan.classes for plan in plans).values())) > 0.01
+    cats = [plan.query.rows[label] for plan in plans for label in range(2) if not plan.classes[label]]
+    assert chi_square.equal_chances(np.bincount(cats, minlength=30)) > 0.01
 
 
 def test_an_episode_does_not_depend_on_those_asked_for_before(built: Path) -> None:
@@ -103,18 +99,16 @@ def test_two_processes_agree(built: Path) -> None:
 
 
 def mixed(weights: dict[str, float] | None = None, datasets: Sequence[str] | None = None) -> Fixed:
-    sets = [made(name, [9] * 6, of_splits(["train"] * 6)) for name in ("a", "b", "c")]
-    sets.append(made("tests", [9] * 6, of_splits(["test"] * 6)))
-    return Fixed(
-        shard_set(*sets), split="train", way=5, shot=1, query=1, datasets=datasets, weights=weights
-    )
+    sets = [fake_dataset(name, [9] * 6, split_classes(["train"] * 6)) for name in ("a", "b", "c")]
+    sets.append(fake_dataset("tests", [9] * 6, split_classes(["test"] * 6)))
+    return Fixed(shard_set(*sets), split="train", way=5, shot=1, query=1, datasets=datasets, weights=weights)
 
 
 def test_datasets_with_the_split_are_mixed_evenly() -> None:
     sampler = mixed()
     found = Counter(sampler[number].dataset for number in range(3000))
     assert set(found) == {"a", "b", "c"}
-    assert chi_square.even(list(found.values())) > 0.01
+    assert chi_square.equal_chances(list(found.values())) > 0.01
 
 
 def test_datasets_are_mixed_by_weight() -> None:
@@ -154,9 +148,7 @@ def test_what_the_data_cannot_give_is_refused_at_once_and_by_name(built: Path) -
     shards = ShardSet.open(built)
     with pytest.raises(UsageError, match=r"of 4 classes is asked for and pets, .* has 3"):
         Fixed(shards, split="", way=4, shot=1, query=1)
-    with pytest.raises(
-        UsageError, match=r"11 images of each class, and class 'owl' of pets.* has 10"
-    ):
+    with pytest.raises(UsageError, match=r"11 images of each class, and class 'owl' of pets.* has 10"):
         Fixed(shards, split="", way=3, shot=1, query=10)
     with pytest.raises(UsageError, match=r"no dataset of .* has the split 'train'; it has pets"):
         Fixed(shards, split="train", way=2, shot=1, query=1)
@@ -185,10 +177,8 @@ ALPHABETS = ["greek"] * 5 + ["latin"] * 4 + ["morse"] * 2
 
 def alphabets(way: int, names: Sequence[str] = ALPHABETS, **options: Any) -> Fixed:
     """Characters of three alphabets, nine drawings each."""
-    characters = made("characters", [9] * len(names), of_splits(["test"] * len(names), names))
-    return Fixed(
-        shard_set(characters), split="test", way=way, shot=2, query=1, within=True, **options
-    )
+    characters = fake_dataset("characters", [9] * len(names), split_classes(["test"] * len(names), names))
+    return Fixed(shard_set(characters), split="test", way=way, shot=2, query=1, within=True, **options)
 
 
 def test_classes_of_one_superclass_make_an_episode_and_each_is_as_likely() -> None:
@@ -198,20 +188,18 @@ def test_classes_of_one_superclass_make_an_episode_and_each_is_as_likely() -> No
     classes: Counter[int] = Counter()
     for number in range(3000):
         plan = sampler[number]
-        check(plan, dataset)
+        check_plan(plan, dataset)
         (group,) = {ALPHABETS[class_id] for class_id in plan.classes}
         groups[group] += 1
         classes.update(plan.classes)
-    assert chi_square.even(list(groups.values())) > 0.01
+    assert chi_square.equal_chances(list(groups.values())) > 0.01
     for alphabet in set(ALPHABETS):
         own = [classes[i] for i, name in enumerate(ALPHABETS) if name == alphabet]
-        assert chi_square.even(own) > 0.01
+        assert chi_square.equal_chances(own) > 0.01
     assert "within superclasses" in repr(sampler)
 
 
-def test_superclasses_with_too_few_classes_are_left_out_and_named(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_superclasses_with_too_few_classes_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
     sampler = alphabets(4)
     (words,) = sampler.left_out
     assert words.endswith("1 of 3 superclasses have fewer than 4 classes and are left out: morse")
@@ -222,7 +210,7 @@ def test_superclasses_with_too_few_classes_are_left_out_and_named(
 
 def test_classes_left_out_for_their_size_do_not_count_within_a_superclass() -> None:
     counts = [9] * 5 + [9, 9, 2, 2] + [9] * 2
-    dataset = made("characters", counts, of_splits(["test"] * 11, ALPHABETS))
+    dataset = fake_dataset("characters", counts, split_classes(["test"] * 11, ALPHABETS))
     sampler = Fixed(
         shard_set(dataset), split="test", way=3, shot=2, query=1, within=True, min_examples_in_class=3
     )  # fmt: skip
@@ -230,7 +218,7 @@ def test_classes_left_out_for_their_size_do_not_count_within_a_superclass() -> N
 
 
 def test_episodes_across_superclasses_are_what_they_were() -> None:
-    dataset = made("characters", [9] * 11, of_splits(["test"] * 11, ALPHABETS))
+    dataset = fake_dataset("characters", [9] * 11, split_classes(["test"] * 11, ALPHABETS))
     plan = Fixed(shard_set(dataset), split="test", way=3, shot=2, query=1, seed=4)[7]
     assert plan.digest.startswith("dfdcdbaaf162")
 

@@ -13,17 +13,19 @@ from pipeline.index import Dataset
 from pipeline.samplers import MetaDataset
 from pipeline.shardset import ShardSet
 from tests.pipeline.samplers import chi_square
-from tests.pipeline.samplers.made import made, of_splits, official, shard_set
+from tests.pipeline.samplers.synthetic import fake_dataset, official_dataset, shard_set, split_classes
 
 
 @pytest.fixture(scope="module")
 def three() -> ShardSet:
     """Flat, by alphabet, and by graph."""
-    return shard_set(official("fungi"), official("omniglot"), official("ilsvrc_2012", cap=60))
+    return shard_set(
+        official_dataset("fungi"), official_dataset("omniglot"), official_dataset("ilsvrc_2012", cap=60)
+    )
 
 
 def tiny(name: str = "birds", count: int = 8) -> Dataset:
-    return made(name, [9] * count, of_splits(["train"] * count))
+    return fake_dataset(name, [9] * count, split_classes(["train"] * count))
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -66,14 +68,14 @@ def test_a_hierarchy_can_be_chosen_for_one_dataset_alone(three: ShardSet) -> Non
 def test_sources_are_equally_likely_or_weighted(three: ShardSet) -> None:
     sampler = MetaDataset(three)
     found = Counter(sampler[number].dataset for number in range(900))
-    assert chi_square.even(list(found.values())) > 0.01
+    assert chi_square.equal_chances(list(found.values())) > 0.01
     weights = {"fungi": 1, "omniglot": 8, "ilsvrc_2012": 1}
     heavy = MetaDataset(three, weights=weights)
     assert 0.7 < sum(heavy[n].dataset == "omniglot" for n in range(300)) / 300 < 0.9
 
 
 def test_datasets_without_the_split_stay_out(caplog: pytest.LogCaptureFixture) -> None:
-    signs = made("signs", [9] * 6, of_splits(["test"] * 6))
+    signs = fake_dataset("signs", [9] * 6, split_classes(["test"] * 6))
     with caplog.at_level(logging.INFO):
         sampler = MetaDataset(shard_set(tiny(), signs))
     assert {sampler[number].dataset for number in range(20)} == {"birds"}
@@ -99,7 +101,7 @@ def test_constants_are_arguments(three: ShardSet) -> None:
 
 
 def test_classes_of_one_image_are_named_unless_left_out() -> None:
-    dataset = made("birds", [9, 9, 9, 1, 9, 9], of_splits(["train"] * 6))
+    dataset = fake_dataset("birds", [9, 9, 9, 1, 9, 9], split_classes(["train"] * 6))
     with pytest.raises(UsageError, match=r"2 images of each class, and class 'class 3' .* has 1"):
         MetaDataset(shard_set(dataset))
     sampler = MetaDataset(shard_set(dataset), min_examples_in_class=2)
@@ -128,7 +130,7 @@ def test_contradictions_are_refused_before_the_first_episode() -> None:
 
 
 def test_classes_that_a_graph_never_gives_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    shards = shard_set(official("ilsvrc_2012_v2", cap=2))
+    shards = shard_set(official_dataset("ilsvrc_2012_v2", cap=2))
     MetaDataset(shards)
     assert "spans 6 classes (n03814906, n03938244, n04296562, n04399382" in caplog.text
     caplog.clear()
@@ -138,7 +140,7 @@ def test_classes_that_a_graph_never_gives_are_reported(caplog: pytest.LogCapture
 
 def test_an_episode_never_repeats_an_image_even_when_it_takes_all() -> None:
     # The published reader's worked case: classes of 10, 7 and 20 images, up to 10 of one asked for.
-    dataset = made("small", [10, 7, 20], of_splits(["train"] * 3))
+    dataset = fake_dataset("small", [10, 7, 20], split_classes(["train"] * 3))
     sampler = MetaDataset(shard_set(dataset), hierarchy="flat", way=3, shot=4, query=3)
     for number in range(50):
         plan = sampler[number]

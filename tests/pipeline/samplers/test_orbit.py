@@ -19,7 +19,13 @@ from pipeline.records import Encoding, Recipe
 from pipeline.samplers.orbit.sampler import Orbit
 from pipeline.shardset import ShardSet
 from pipeline.sources.orbit.source import OrbitSource
-from tests.pipeline.samplers.orbit_sets import TEST_WAYS, Film, absent, benchmark, orbit_set
+from tests.pipeline.samplers.orbit_sets import (
+    TEST_WAYS,
+    OrbitVideo,
+    absence_flags,
+    benchmark_videos,
+    orbit_set,
+)
 from tests.pipeline.sources.orbit.tree import annotate, make_orbit, video_name, write_frames
 
 Ints = NDArray[np.int64]
@@ -27,30 +33,27 @@ Ints = NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def test_set() -> ShardSet:
-    return orbit_set(benchmark("test"), absent(benchmark("test"), {}))
+    return orbit_set(benchmark_videos("test"), absence_flags(benchmark_videos("test"), {}))
 
 
 @pytest.fixture(scope="module")
 def train_set() -> ShardSet:
-    return orbit_set(benchmark("train"))
+    return orbit_set(benchmark_videos("train"))
 
 
-def home(
-    clean: Sequence[int] = (40, 40),
-    clutter: Sequence[int] = (60,),
-    user: str = "P1",
-    things: int = 2,
-) -> list[Film]:
+def user_videos(
+    clean: Sequence[int] = (40, 40), clutter: Sequence[int] = (60,), user: str = "P1", things: int = 2
+) -> list[OrbitVideo]:
     """One user's objects, each with videos of these lengths."""
     return [
-        Film(user, f"thing {t}", kind, n, frames)
+        OrbitVideo(user, f"thing {t}", kind, n, frames)
         for t in range(things)
         for kind, lengths in (("clean", clean), ("clutter", clutter))
         for n, frames in enumerate(lengths)
     ]
 
 
-def as_train(films: Sequence[Film]) -> list[Film]:
+def as_train(films: Sequence[OrbitVideo]) -> list[OrbitVideo]:
     return [film._replace(split="train") for film in films]
 
 
@@ -75,7 +78,7 @@ def clips(sampler: Orbit, plan: EpisodePlan, side: Side) -> Iterator[tuple[str, 
         yield groups.pop(), index["frame"][rows].tolist(), int(labels[0])
 
 
-def check(sampler: Orbit, plan: EpisodePlan) -> None:
+def check_plan(sampler: Orbit, plan: EpisodePlan) -> None:
     """What holds for every plan: kinds, labels, one user, nothing of the query in the support."""
     index, records = sampler.dataset.index, sampler.dataset.manifest.classes
     assert list(plan.classes) == sorted(plan.classes)
@@ -102,7 +105,7 @@ def test_the_2021_test_has_the_published_tasks_ways_and_videos(
     assert len(sampler) == 85
     plans = [sampler[number] for number in range(85)]
     for plan in plans:
-        check(sampler, plan)
+        check_plan(sampler, plan)
     ways = {sampler.user_of(plan.number): plan.way for plan in plans}
     assert ways == dict(sorted(TEST_WAYS.items()))
     assert sum(len(videos(sampler, plan.query)) for plan in plans) == 5 * query_videos
@@ -125,7 +128,7 @@ def test_the_2021_support_is_3040_frames_on_average(test_set: ShardSet) -> None:
 def test_the_published_splits_have_their_users_objects_and_videos(
     test_set: ShardSet, train_set: ShardSet
 ) -> None:
-    valid_set = orbit_set(benchmark("validation"))
+    valid_set = orbit_set(benchmark_videos("validation"))
     found = [
         repr(Orbit(shards, split=split))
         for split, shards in (("train", train_set), ("validation", valid_set), ("test", test_set))
@@ -147,7 +150,7 @@ def test_a_users_2021_tasks_share_the_query_and_differ_in_the_support(test_set: 
 
 def test_a_2021_query_is_every_frame_in_order_and_one_to_eight_copies_of_the_last() -> None:
     lengths = (1, 7, 8, 9, 1000, 1001, 1203)
-    sampler = Orbit(orbit_set(home(clutter=lengths, things=1)), split="test")
+    sampler = Orbit(orbit_set(user_videos(clutter=lengths, things=1)), split="test")
     found = list(videos(sampler, sampler[0].query).values())
     assert [len(frames) for frames in found] == [8, 8, 16, 16, 1008, 1008, 1008]
     for length, frames in zip(lengths, found, strict=True):
@@ -157,7 +160,7 @@ def test_a_2021_query_is_every_frame_in_order_and_one_to_eight_copies_of_the_las
 
 def test_minimal_padding_leaves_a_sliding_query_as_it_is() -> None:
     lengths = (1, 7, 8, 9, 1203)
-    films = orbit_set(home(clutter=lengths, things=1))
+    films = orbit_set(user_videos(clutter=lengths, things=1))
     sampler = Orbit(films, split="test", padding="minimal", support_clip_count=5)
     plan = sampler[0]
     found = list(videos(sampler, plan.query).values())
@@ -171,7 +174,7 @@ def test_a_training_task_of_2021_has_four_whole_clips_of_each_video(train_set: S
     sampler = Orbit(train_set, split="train")
     for number in range(0, 20_000, 997):
         plan = sampler[number]
-        check(sampler, plan)
+        check_plan(sampler, plan)
         assert plan.query_clips == "blocks"
         assert 2 <= plan.way <= 11
         for side in (plan.support, plan.query):
@@ -187,9 +190,7 @@ def test_a_training_task_of_2021_has_four_whole_clips_of_each_video(train_set: S
                 assert not (np.diff(steps) > 0).any()
 
 
-def test_clips_and_labels_are_mixed_in_a_support_and_in_a_training_query(
-    train_set: ShardSet,
-) -> None:
+def test_clips_and_labels_are_mixed_in_a_support_and_in_a_training_query(train_set: ShardSet) -> None:
     sampler = Orbit(train_set, split="train")
     plans = [sampler[number] for number in range(30)]
     for sides in ([plan.support for plan in plans], [plan.query for plan in plans]):
@@ -203,7 +204,7 @@ def test_clips_and_labels_are_mixed_in_a_support_and_in_a_training_query(
      (1, "official", 24), (32, "minimal", 0), (24, "minimal", 8)],
 )  # fmt: skip
 def test_a_short_video_gives_frames_again_in_order(frames: int, padding: str, doubled: int) -> None:
-    films = as_train(home(clean=[frames], clutter=[60]))
+    films = as_train(user_videos(clean=[frames], clutter=[60]))
     sampler = Orbit(orbit_set(films), split="train", padding=padding)
     for number in range(20):
         found = videos(sampler, sampler[number].support)
@@ -222,7 +223,7 @@ def test_a_short_video_gives_frames_again_in_order(frames: int, padding: str, do
 
 
 def test_every_clip_of_a_video_is_drawn_equally_often() -> None:
-    sampler = Orbit(orbit_set(as_train(home(clean=[75], clutter=[60]))), split="train")
+    sampler = Orbit(orbit_set(as_train(user_videos(clean=[75], clutter=[60]))), split="train")
     starts = Counter(
         frames[0]
         for number in range(1500)
@@ -236,7 +237,7 @@ def test_every_clip_of_a_video_is_drawn_equally_often() -> None:
 
 
 def test_way_and_shots_of_training_are_uniform() -> None:
-    films = as_train(home(clean=[31] * 17, clutter=[31] * 3, things=17))
+    films = as_train(user_videos(clean=[31] * 17, clutter=[31] * 3, things=17))
     sampler = Orbit(orbit_set(films), split="train")
     ways: Counter[int] = Counter()
     shots: Counter[int] = Counter()
@@ -263,7 +264,7 @@ def test_training_has_the_sizes_of_a_plain_loop_over_the_description(train_set: 
     ]
     rng = random.Random(5)
     things: dict[str, dict[str, Counter[str]]] = {}
-    for film in benchmark("train"):
+    for film in benchmark_videos("train"):
         things.setdefault(film.user, {}).setdefault(film.thing, Counter())[film.kind] += 1
     theirs: list[Counter[int]] = [Counter(), Counter(), Counter()]
     for user in sorted(things) * 50:
@@ -303,7 +304,7 @@ def test_a_task_depends_on_seed_and_number_alone(train_set: ShardSet) -> None:
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
-    films = home(clean=[30] * 7, clutter=[20, 90], things=3)
+    films = user_videos(clean=[30] * 7, clutter=[20, 90], things=3)
     total = sum(film.frames for film in films)
     sorted_set = orbit_set(films)
     mixed_set = orbit_set(films, order=np.random.default_rng(3).permutation(total))
@@ -314,10 +315,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
             for side in ("support", "query"):
                 ours, theirs = (
                     [
-                        (
-                            sampler.dataset.index.text("group", row),
-                            sampler.dataset.index["frame"][row],
-                        )
+                        (sampler.dataset.index.text("group", row), sampler.dataset.index["frame"][row])
                         for row in getattr(plan, side).rows
                     ]
                     for sampler, plan in zip(samplers, plans, strict=True)
@@ -327,7 +325,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 def test_held_out_clean_videos_are_those_after_the_fifth_or_the_last() -> None:
     films = [
-        Film("P1", f"thing {count}", "clean", n, 20) for count in (2, 5, 6, 9) for n in range(count)
+        OrbitVideo("P1", f"thing {count}", "clean", n, 20) for count in (2, 5, 6, 9) for n in range(count)
     ]
     sampler = Orbit(orbit_set(films), split="test", mode="cle-ve")
     found = [sorted(name[-3:] for name in videos(sampler, side)) for side in _sides(sampler[0])]
@@ -343,8 +341,8 @@ def _sides(plan: EpisodePlan) -> tuple[Side, Side]:
 
 def test_2022_takes_every_thirtieth_support_frame_and_at_most_34() -> None:
     lengths = [1, 20, 30, 31, 999, 1000, 5000]
-    films = home(clean=lengths, clutter=[60], things=1)
-    sampler = Orbit(orbit_set(films, absent(films, {})), split="test", protocol="2022")
+    films = user_videos(clean=lengths, clutter=[60], things=1)
+    sampler = Orbit(orbit_set(films, absence_flags(films, {})), split="test", protocol="2022")
     assert len(sampler) == 50
     plan = sampler[0]
     assert (plan.clip, plan.query_clips) == (1, "blocks")
@@ -357,9 +355,9 @@ def test_2022_takes_every_thirtieth_support_frame_and_at_most_34() -> None:
 
 
 def test_2022_draws_200_query_frames_anew_for_each_task() -> None:
-    films = home(clutter=[50, 150, 200, 700, 1500])
+    films = user_videos(clutter=[50, 150, 200, 700, 1500])
     gone = {films[5].name: 400, films[6].name: 600}
-    sampler = Orbit(orbit_set(films, absent(films, gone)), split="test", protocol="2022")
+    sampler = Orbit(orbit_set(films, absence_flags(films, gone)), split="test", protocol="2022")
     tasks = [videos(sampler, sampler[number].query) for number in range(40)]
     assert all(frames == sorted(set(frames)) for task in tasks for frames in task.values())
     assert [len(tasks[0][film.name]) for film in films[2:7]] == [50, 150, 200, 200, 200]
@@ -373,13 +371,11 @@ def test_2022_draws_200_query_frames_anew_for_each_task() -> None:
     assert chisquare(np.bincount((early - 1) // 100, minlength=10)).pvalue > 0.01
 
 
-def test_2022_leaves_out_short_query_videos_and_says_which(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    films = home(clutter=[49, 50, 300], things=3)
+def test_2022_leaves_out_short_query_videos_and_says_which(caplog: pytest.LogCaptureFixture) -> None:
+    films = user_videos(clutter=[49, 50, 300], things=3)
     films = [f for f in films if f.thing != "thing 2" or f.kind == "clean" or f.number == 0]
     gone = {films[4].name: 251}
-    sampler = Orbit(orbit_set(films, absent(films, gone)), split="test", protocol="2022")
+    sampler = Orbit(orbit_set(films, absence_flags(films, gone)), split="test", protocol="2022")
     assert [(entry.what, entry.name) for entry in sampler.dropped] == [
         ("object", "P1/thing 2"),
         ("video", "P1--thing 0--clutter--000"),
@@ -392,28 +388,24 @@ def test_2022_leaves_out_short_query_videos_and_says_which(
     assert "1 object(s)" in caplog.text
     assert sampler[0].way == 2
     assert len(videos(sampler, sampler[0].query)) == 3
-    check(sampler, sampler[0])
+    check_plan(sampler, sampler[0])
 
 
-def test_2022_has_850_and_180_tasks_and_the_same_support_in_all_of_a_user(
-    test_set: ShardSet,
-) -> None:
+def test_2022_has_850_and_180_tasks_and_the_same_support_in_all_of_a_user(test_set: ShardSet) -> None:
     sampler = Orbit(test_set, split="test", protocol="2022")
     assert len(sampler) == 850
     for number in (0, 49, 50, 849):
-        check(sampler, sampler[number])
+        check_plan(sampler, sampler[number])
         supports = [sampler[n].support.rows for n in (number, number // 50 * 50)]
         assert sorted(supports[0]) == sorted(supports[1])
-    shards = orbit_set(benchmark("validation"), absent(benchmark("validation"), {}))
+    shards = orbit_set(benchmark_videos("validation"), absence_flags(benchmark_videos("validation"), {}))
     assert len(Orbit(shards, split="validation", protocol="2022")) == 180
 
 
 def test_2022_trains_on_a_uniform_number_of_query_frames() -> None:
-    shards = orbit_set(as_train(home(clutter=[260])))
+    shards = orbit_set(as_train(user_videos(clutter=[260])))
     sampler = Orbit(shards, split="train", protocol="2022")
-    sizes = [
-        len(frames) for n in range(800) for frames in videos(sampler, sampler[n].query).values()
-    ]
+    sizes = [len(frames) for n in range(800) for frames in videos(sampler, sampler[n].query).values()]
     assert (min(sizes) >= 1, max(sizes) <= 200) == (True, True)
     assert chisquare(np.bincount((np.array(sizes) - 1) // 20, minlength=10)).pvalue > 0.01
     few = Orbit(shards, split="train", protocol="2022", query_clip_count=3)
@@ -423,8 +415,8 @@ def test_2022_trains_on_a_uniform_number_of_query_frames() -> None:
 
 
 def test_a_test_task_has_all_objects_in_2021_and_fifteen_in_2022() -> None:
-    films = home(clutter=[60], things=17)
-    shards = orbit_set(films, absent(films, {}))
+    films = user_videos(clutter=[60], things=17)
+    shards = orbit_set(films, absence_flags(films, {}))
     old, new = (Orbit(shards, split="test", protocol=name) for name in ("2021", "2022"))
     assert {old[number].way for number in range(5)} == {17}
     assert {new[number].way for number in range(50)} == {15}
@@ -437,7 +429,7 @@ def test_object_centric_training_mixes_users(train_set: ShardSet) -> None:
     ways = []
     for number in range(300):
         plan = sampler[number]
-        check(sampler, plan)
+        check_plan(sampler, plan)
         ways.append(plan.way)
         users |= {sampler.dataset.manifest.classes[c].superclass for c in plan.classes}
     assert sampler.user_of(0) == ""
@@ -446,7 +438,7 @@ def test_object_centric_training_mixes_users(train_set: ShardSet) -> None:
 
 
 def test_the_84_pixel_baselines_have_tighter_caps() -> None:
-    films = as_train(home(clean=[10] * 17, clutter=[10] * 17, things=17))
+    films = as_train(user_videos(clean=[10] * 17, clutter=[10] * 17, things=17))
     sampler = Orbit(orbit_set(films), split="train", caps_84px=True)
     most: dict[bool, list[int]] = {False: [0, 0], True: [0, 0]}
     ways = set()
@@ -461,7 +453,7 @@ def test_the_84_pixel_baselines_have_tighter_caps() -> None:
 
 
 def test_at_most_fifteen_videos_of_an_object_are_taken() -> None:
-    films = home(clean=[20] * 18, clutter=[9] * 17, things=1)
+    films = user_videos(clean=[20] * 18, clutter=[9] * 17, things=1)
     sampler = Orbit(orbit_set(films), split="test")
     supports = [frozenset(videos(sampler, sampler[number].support)) for number in range(5)]
     assert {len(names) for names in supports} == {15}
@@ -472,35 +464,24 @@ def test_at_most_fifteen_videos_of_an_object_are_taken() -> None:
 
 
 def test_frames_and_clips_are_thinned_as_asked() -> None:
-    films = home(clean=[100], clutter=[100], things=1)
+    films = user_videos(clean=[100], clutter=[100], things=1)
     sampler = Orbit(
-        orbit_set(films),
-        split="test",
-        frame_step=3,
-        frame_cap=70,
-        clip_length=4,
-        support_clip_count=4,
+        orbit_set(films), split="test", frame_step=3, frame_cap=70, clip_length=4, support_clip_count=4
     )
     plan = sampler[0]
     frames = next(iter(videos(sampler, plan.query).values()))
     assert frames == [*range(1, 71, 3), *[70] * 4]
-    assert all(
-        clip[0] % 12 == 1 or set(clip) == {70} for _, clip, _ in clips(sampler, plan, plan.support)
-    )
+    assert all(clip[0] % 12 == 1 or set(clip) == {70} for _, clip, _ in clips(sampler, plan, plan.support))
     uniform = Orbit(
-        orbit_set(films),
-        split="test",
-        support_clips="uniform",
-        support_clip_step=5,
-        padding="minimal",
+        orbit_set(films), split="test", support_clips="uniform", support_clip_step=5, padding="minimal"
     )
     starts = sorted(clip[0] for _, clip, _ in clips(uniform, uniform[0], uniform[0].support))
     assert starts == [1, 41, 81]
 
 
 def test_a_filter_takes_frames_that_meet_any_of_its_criteria_or_all() -> None:
-    films = home(clean=[40], clutter=[60])
-    shards = orbit_set(films, absent(films, {film.name: 10 for film in films}))
+    films = user_videos(clean=[40], clutter=[60])
+    shards = orbit_set(films, absence_flags(films, {film.name: 10 for film in films}))
     names = ("no_blur_issue", "no_object_not_present_issue")
     found = {}
     for match in ("any", "all"):
@@ -524,55 +505,55 @@ def test_h_is_drawn_by_the_clip(test_set: ShardSet) -> None:
     assert ((steps == 1) | (steps == 0)).all()
 
 
-def lone() -> list[Film]:
-    return home(things=1)
+def one_object() -> list[OrbitVideo]:
+    return user_videos(things=1)
 
 
 @pytest.mark.parametrize(
     ("films", "changes", "message"),
     [
-        (home(clutter=()), {}, r"2 support and 0 query videos, one of each needed.*unfit='drop'"),
-        (home(clean=[40]), {"mode": "cle-ve"}, r"P1/thing 0 \(0 support and 1 query videos"),
-        (lone(), {"way": "random"}, r"1 user\(s\): P1 \(1 of 1 objects can be used, 2 needed\)"),
-        (home(clutter=()), {"unfit": "drop"}, r"no task can be drawn of 1 user\(s\): P1"),
-        (home(clean=()), {"mode": "cle-ve"}, "orbit has no clean video in split test"),
-        (home(), {"clips": 3}, "Orbit has no rule clips; it has .*support_clip_count"),
-        (home(), {"mode": "clean"}, "mode is one of clu-ve, cle-ve; got 'clean'"),
-        (home(), {"support_clips": "some"}, "clips is one of exactly"),
-        (home(), {"support_clip_count": 0}, "clip_count is a whole number, 1 or more; got 0"),
-        (home(), {"clip_length": 2.5}, "clip_length is a whole number"),
-        (home(), {"way_cap": 1}, "way_cap is 2 or more, or None, got 1"),
-        (home(), {"query_filter": ("blur",)}, "filtered by .* got blur"),
-        (home(), {"query_filter": "blur_issue"}, "a filter is a tuple of criteria"),
-        (home(), {"query_filter": ("blur_issue",)}, "the index has none; build again with"),
-        (home(), {"protocol": "2022"}, "no_object_not_present_issue needs ORBIT's annotations"),
-        (home(), {"protocol": "2023"}, "protocol is one of 2021, 2022"),
-        (home(), {"caps_84px": True}, "are for split='train'"),
-        (home(), {"centre": "object"}, "are for split='train'"),
-        (home(), {"split": "all"}, "split is one of train, validation, test, got 'all'"),
-        (home(), {"split": "train"}, "has no users in split train.*users in test"),
-        (home(), {"dataset": "pets"}, "has no dataset 'pets'; it has orbit"),
-        (home(), {"seed": -1}, "seeds and episode numbers start at 0"),
+        (user_videos(clutter=()), {}, r"2 support and 0 query videos, one of each needed.*unfit='drop'"),
+        (user_videos(clean=[40]), {"mode": "cle-ve"}, r"P1/thing 0 \(0 support and 1 query videos"),
+        (one_object(), {"way": "random"}, r"1 user\(s\): P1 \(1 of 1 objects can be used, 2 needed\)"),
+        (user_videos(clutter=()), {"unfit": "drop"}, r"no task can be drawn of 1 user\(s\): P1"),
+        (user_videos(clean=()), {"mode": "cle-ve"}, "orbit has no clean video in split test"),
+        (user_videos(), {"clips": 3}, "Orbit has no rule clips; it has .*support_clip_count"),
+        (user_videos(), {"mode": "clean"}, "mode is one of clu-ve, cle-ve; got 'clean'"),
+        (user_videos(), {"support_clips": "some"}, "clips is one of exactly"),
+        (user_videos(), {"support_clip_count": 0}, "clip_count is a whole number, 1 or more; got 0"),
+        (user_videos(), {"clip_length": 2.5}, "clip_length is a whole number"),
+        (user_videos(), {"way_cap": 1}, "way_cap is 2 or more, or None, got 1"),
+        (user_videos(), {"query_filter": ("blur",)}, "filtered by .* got blur"),
+        (user_videos(), {"query_filter": "blur_issue"}, "a filter is a tuple of criteria"),
+        (user_videos(), {"query_filter": ("blur_issue",)}, "the index has none; build again with"),
+        (user_videos(), {"protocol": "2022"}, "no_object_not_present_issue needs ORBIT's annotations"),
+        (user_videos(), {"protocol": "2023"}, "protocol is one of 2021, 2022"),
+        (user_videos(), {"caps_84px": True}, "are for split='train'"),
+        (user_videos(), {"centre": "object"}, "are for split='train'"),
+        (user_videos(), {"split": "all"}, "split is one of train, validation, test; got 'all'"),
+        (user_videos(), {"split": "train"}, "has no users in split train.*users in test"),
+        (user_videos(), {"dataset": "pets"}, "has no dataset 'pets'; it has orbit"),
+        (user_videos(), {"seed": -1}, "seeds and episode numbers start at 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_at_once(
-    films: list[Film], changes: dict[str, object], message: str
+    films: list[OrbitVideo], changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         Orbit(orbit_set(films), **{"split": "test", **changes})  # type: ignore[arg-type]
 
 
 def test_training_refuses_what_training_cannot_do() -> None:
-    shards = orbit_set(as_train(home()))
+    shards = orbit_set(as_train(user_videos()))
     with pytest.raises(UsageError, match="shared_query is for validation and test"):
         Orbit(shards, split="train", shared_query=True)
-    few = orbit_set(as_train(lone()))
+    few = orbit_set(as_train(one_object()))
     with pytest.raises(UsageError, match=r"everyone \(1 of 1 objects can be used, 2 needed\)"):
         Orbit(few, split="train", centre="object")
 
 
 def test_unfit_objects_and_users_can_be_left_out() -> None:
-    films = as_train([*home(things=3), *home(user="P2"), *home(user="P3", clutter=())])
+    films = as_train([*user_videos(things=3), *user_videos(user="P2"), *user_videos(user="P3", clutter=())])
     films = [f for f in films if (f.user, f.thing, f.kind) != ("P2", "thing 1", "clutter")]
     sampler = Orbit(orbit_set(films), split="train", unfit="drop")
     assert sampler.users == ("P1",)
@@ -584,7 +565,7 @@ def test_unfit_objects_and_users_can_be_left_out() -> None:
         ("user", "P3"),
     ]
     for number in range(20):
-        check(sampler, sampler[number])
+        check_plan(sampler, sampler[number])
     together = Orbit(orbit_set(films), split="train", unfit="drop", centre="object")
     assert max(together[number].way for number in range(50)) == 4
 
@@ -604,13 +585,11 @@ def test_a_test_ends_and_training_does_not(test_set: ShardSet, train_set: ShardS
 
 @pytest.fixture(scope="module")
 def built_orbit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of pictures with annotations; videos have 4 to 60 frames."""
+    """A tree of images with annotations; videos have 4 to 60 frames."""
     root = make_orbit(tmp_path_factory.mktemp("orbit") / "tree", frames=9, size=8, clean=3)
     for position, frames in ((1, 60), (2, 4)):
         name = video_name("P177", "bag", "clutter", position)
-        write_frames(
-            root / "test" / "P177" / "bag" / "clutter" / name, frames, size=8, seed=position
-        )
+        write_frames(root / "test" / "P177" / "bag" / "clutter" / name, frames, size=8, seed=position)
         annotate(root / "annotations" / "test", name, "clutter", frames)
     return root
 
@@ -624,7 +603,7 @@ def test_tasks_come_from_built_shards(built_orbit: Path, tmp_path: Path, order: 
         for mode in ("clu-ve", "cle-ve"):
             sampler = Orbit(shards, split=split, mode=mode)
             for number in range(5):
-                check(sampler, sampler[number])
+                check_plan(sampler, sampler[number])
     test = Orbit(shards, split="test")
     frames = videos(test, test[0].query)
     assert [len(numbers) for numbers in frames.values()] == [16, 8, 64, 16]

@@ -1,4 +1,4 @@
-"""Saved plans are had again, or refused with the line that is wrong."""
+"""Saved plans are replayed, or refused with the line that is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.episodes import EpisodePlan, Side
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.samplers import Fixed, Replay, save_plans
 from pipeline.shardset import ShardSet
-from tests.pipeline.samplers.made import made, of_splits, shard_set
+from tests.pipeline.samplers.synthetic import fake_dataset, shard_set, split_classes
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_the_file_is_readable_by_others(built: Path, plans: list[EpisodePlan], s
     assert last == {"plans": 3}
 
 
-def without(number: int) -> Callable[[list[bytes]], list[bytes]]:
+def without_line(number: int) -> Callable[[list[bytes]], list[bytes]]:
     return lambda lines: lines[:number] + lines[number + 1 :]
 
 
-def flipped(lines: list[bytes]) -> list[bytes]:
+def digit_flipped(lines: list[bytes]) -> list[bytes]:
     """One digit of one row of the second plan becomes another."""
     text = lines[2].decode()
     at = next(i for i in range(text.index("rows"), len(text)) if text[i].isdigit())
@@ -72,19 +72,38 @@ def flipped(lines: list[bytes]) -> list[bytes]:
     return [*lines[:2], (text[:at] + digit + text[at + 1 :]).encode(), *lines[3:]]
 
 
+def with_values(**changes: object) -> Callable[[list[bytes]], list[bytes]]:
+    """The first plan with other values."""
+
+    def change(lines: list[bytes]) -> list[bytes]:
+        line = json.dumps({**json.loads(lines[1]), **changes}).encode()
+        return [lines[0], line, *lines[2:]]
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without(-1), "cut short or put together"),
-        (without(2), "cut short or put together"),
+        (without_line(-1), "cut short or put together"),
+        (without_line(2), "cut short or put together"),
         (lambda lines: lines[:1], "cut short or put together"),
         (lambda _: [], "is empty"),
-        (flipped, "line 3, is damaged .its hash does not match"),
+        (digit_flipped, "line 3, is damaged .its hash does not match"),
         (lambda lines: [lines[0], lines[1][:-9], *lines[2:]], "line 2, is damaged"),
         (lambda lines: [lines[0], b"\xff\x00", *lines[2:]], "line 2, is damaged"),
         (lambda lines: [lines[0], b"[1]", *lines[2:]], "line 2, is damaged .it is a list"),
         (lambda lines: [lines[0], b"[" * 100_000, *lines[2:]], "line 2, is damaged"),
+        (with_values(number="5"), "line 2, is damaged .the plan: number: Expected `int`, got `str`"),
+        (with_values(support={"rows": [0.5], "labels": [0]}), "rows.* Expected `int`, got `float`"),
+        (with_values(query={"rows": [2**64], "labels": [0]}), "line 2, is damaged .*query.rows"),
+        (with_values(query={"rows": [1, 2], "labels": [0]}), "line 2, is damaged .*one label per row"),
+        (with_values(classes=[[0], 1]), "line 2, is damaged .*classes.* Expected `int`, got `array`"),
+        (with_values(clip=0), "line 2, is damaged .the plan: clip: Expected `int` >= 1"),
+        (with_values(novelty=1), "line 2, is damaged .the plan.* has 'novelty'"),
         (lambda lines: [b'{"format":2}', *lines[1:]], "no file of plans of format 1"),
+        (lambda lines: [b'{"format":1,"datasets":[]}', *lines[1:]], "line 1, is damaged: datasets"),
+        (lambda lines: [b'{"format":1}', *lines[1:]], "line 1, is damaged.*`datasets`"),
         (lambda lines: [b'{"format":1,"datasets":{}}', *lines[1:]], "does not name the build"),
     ],
 )
@@ -105,7 +124,7 @@ def test_every_flipped_byte_is_refused(built: Path, saved: Path) -> None:
 
 
 def shards_of(counts: list[int], **changes: Any) -> ShardSet:
-    dataset = made("birds", counts, of_splits(["train"] * len(counts)))
+    dataset = fake_dataset("birds", counts, split_classes(["train"] * len(counts)))
     return shard_set(replace(dataset, manifest=replace(dataset.manifest, **changes)))
 
 
@@ -116,22 +135,22 @@ def test_another_build_of_a_dataset_is_refused(tmp_path: Path) -> None:
         Replay(path, shards_of([9, 9], plan_hash="another"))
     with pytest.raises(IntegrityError, match=r'"samples": 18\} there, .*"samples": 17\} in made'):
         Replay(path, shards_of([9, 8]))
-    more = shard_set(*shards, made("fish", [5]))
+    more = shard_set(*shards, fake_dataset("fish", [5]))
     assert len(Replay(path, more)) == 1
     with pytest.raises(IntegrityError, match="is of the dataset 'birds', and made has fish"):
-        Replay(path, shard_set(made("fish", [5])))
+        Replay(path, shard_set(fake_dataset("fish", [5])))
 
 
-def side(*rows: int, labels: tuple[int, ...] | None = None) -> Side:
+def side_of(*rows: int, labels: tuple[int, ...] | None = None) -> Side:
     return Side(np.array(rows), np.array(labels or [0] * len(rows)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"support": side(0, 18)}, r"plan 1 \(episode 1\) has support rows beyond the 18 of birds"),
-        ({"query": side(-1)}, "has query rows beyond the 18 of birds"),
-        ({"query": side(0, labels=(1,))}, "has query labels beyond its 1 classes"),
+        ({"support": side_of(0, 18)}, r"plan 1 \(episode 1\) has support rows beyond the 18 of birds"),
+        ({"query": side_of(-1)}, "has query rows beyond the 18 of birds"),
+        ({"query": side_of(0, labels=(1,))}, "has query labels beyond its 1 classes"),
         ({"classes": (2,)}, "has classes beyond the 2 of birds"),
         ({"dataset": "fish"}, "is of the dataset 'fish', and made has birds"),
     ],
@@ -139,7 +158,7 @@ def side(*rows: int, labels: tuple[int, ...] | None = None) -> Side:
 def test_a_plan_that_cannot_be_loaded_is_not_saved(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    good = EpisodePlan(number=1, dataset="birds", classes=(0,), support=side(3), query=side())
+    good = EpisodePlan(number=1, dataset="birds", classes=(0,), support=side_of(3), query=side_of())
     with pytest.raises(UsageError, match=message):
         save_plans(tmp_path / "p", [good, replace(good, **changes)], shards_of([9, 9]))
     assert list(tmp_path.iterdir()) == []

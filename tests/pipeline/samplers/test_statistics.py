@@ -1,6 +1,6 @@
 """10,000 episodes are distributed as those of the published algorithm, written down here again.
 
-`Reference` follows the published description in plain loops, with Python's own random numbers, and
+`ReferenceSampler` follows the published description in plain loops, with Python's own random numbers, and
 shares no code with the sampler. Each histogram takes one value of an episode, so that its values are
 independent. Both seeds are 0: the first choice, and the only one tried.
 """
@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 
 from pipeline.index import Dataset
-from pipeline.samplers.draw import Rules, draw
-from pipeline.samplers.hierarchy import chooser
+from pipeline.samplers.draw import EpisodeRules, draw_episode
+from pipeline.samplers.hierarchy import class_chooser
 from pipeline.samplers.meta_dataset import MetaDataset
 from pipeline.samplers.mixture import random_state
 from pipeline.samplers.pool import Pool
 from tests.pipeline.samplers import chi_square
-from tests.pipeline.samplers.made import official, shard_set
+from tests.pipeline.samplers.synthetic import official_dataset, shard_set
 
 EPISODES = 10_000
 P = 0.01
 
 
-class Reference:
+class ReferenceSampler:
     """An episode as class ids, shots and queries."""
 
     def __init__(self, dataset: Dataset, split: str, seed: int) -> None:
@@ -71,9 +71,7 @@ class Reference:
         for size in sizes:
             support += math.floor(beta * min(100, size - query) + 1)
         support = min(500, support)
-        weights = [
-            size * math.exp(self.random.uniform(math.log(0.5), math.log(2))) for size in sizes
-        ]
+        weights = [size * math.exp(self.random.uniform(math.log(0.5), math.log(2))) for size in sizes]
         shots = []
         for size, weight in zip(sizes, weights, strict=True):
             share = math.floor(weight / sum(weights) * (support - len(sizes))) + 1
@@ -81,7 +79,7 @@ class Reference:
         return classes, shots, query
 
 
-class Seen(NamedTuple):
+class EpisodeValues(NamedTuple):
     """One value of each kind for every episode."""
 
     way: list[int]
@@ -93,9 +91,9 @@ class Seen(NamedTuple):
     query: list[int]
 
 
-def seen(episodes: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> Seen:
+def episode_values(episodes: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> EpisodeValues:
     turns = [number % len(classes) for number, (classes, _, _) in enumerate(episodes)]
-    return Seen(
+    return EpisodeValues(
         way=[len(classes) for classes, _, _ in episodes],
         support=[sum(shots) for _, shots, _ in episodes],
         shots=[shots[turn] for turn, (_, shots, _) in zip(turns, episodes, strict=True)],
@@ -104,60 +102,62 @@ def seen(episodes: Sequence[tuple[Sequence[int], Sequence[int], int]]) -> Seen:
     )
 
 
-def drawn(dataset: Dataset, split: str, seed: int, rules: Rules) -> Seen:
+def sampler_values(dataset: Dataset, split: str, seed: int, rules: EpisodeRules) -> EpisodeValues:
     """The sampler's, without drawing images."""
     pool = Pool.of(dataset, split)
-    choose = chooser(pool, "auto", rules)
+    choose = class_chooser(pool, "auto", rules)
     episodes = []
     for number in range(EPISODES):
-        found = draw(random_state(seed, number), choose, pool.counts, rules)
+        found = draw_episode(random_state(seed, number), choose, pool.counts, rules)
         classes = pool.class_ids[found.classes]
         episodes.append((classes.tolist(), found.shots.tolist(), found.query))
-    return seen(episodes)
+    return episode_values(episodes)
 
 
 @cache
-def published(name: str) -> Seen:
+def reference_values(name: str) -> EpisodeValues:
     """The reference's."""
-    reference = Reference(official(name), "train", seed=0)
-    return seen([reference.episode() for _ in range(EPISODES)])
+    reference = ReferenceSampler(official_dataset(name), "train", seed=0)
+    return episode_values([reference.episode() for _ in range(EPISODES)])
 
 
-def p_values(first: Seen, second: Seen) -> Mapping[str, float]:
-    pairs = zip(Seen._fields, first, second, strict=True)
-    return {name: chi_square.same(a, b) for name, a, b in pairs}
+def p_values(first: EpisodeValues, second: EpisodeValues) -> Mapping[str, float]:
+    pairs = zip(EpisodeValues._fields, first, second, strict=True)
+    return {name: chi_square.same_distribution(a, b) for name, a, b in pairs}
 
 
 @pytest.mark.parametrize("name", ["fungi", "omniglot", "ilsvrc_2012"])
 def test_ways_shots_and_classes_are_distributed_as_published(name: str) -> None:
-    found = p_values(drawn(official(name), "train", 0, Rules()), published(name))
+    found = p_values(
+        sampler_values(official_dataset(name), "train", 0, EpisodeRules()), reference_values(name)
+    )
     assert all(p > P for p in found.values()), found
 
 
 @pytest.mark.parametrize(
     ("rules", "shown_by"),
     [
-        (Rules(max_way=49), "way"),
-        (Rules(max_query=9), "query"),
-        (Rules(max_support=490), "support"),
-        (Rules(max_support_per_class=80), "support"),
-        (Rules(log_weights=(-0.5, 0.5)), "support"),
+        (EpisodeRules(max_way=49), "way"),
+        (EpisodeRules(max_query=9), "query"),
+        (EpisodeRules(max_support=490), "support"),
+        (EpisodeRules(max_support_per_class=80), "support"),
+        (EpisodeRules(log_weights=(-0.5, 0.5)), "support"),
     ],
 )
-def test_a_constant_that_is_a_little_wrong_is_found_out(rules: Rules, shown_by: str) -> None:
-    wrong = drawn(official("fungi"), "train", 0, rules)
-    assert p_values(wrong, published("fungi"))[shown_by] < P
+def test_a_constant_that_is_a_little_wrong_is_found_out(rules: EpisodeRules, shown_by: str) -> None:
+    wrong = sampler_values(official_dataset("fungi"), "train", 0, rules)
+    assert p_values(wrong, reference_values("fungi"))[shown_by] < P
 
 
 @pytest.mark.parametrize("name", ["aircraft", "omniglot"])
 def test_plans_have_the_law_and_every_image_is_equally_likely(name: str) -> None:
-    dataset = official(name)
+    dataset = official_dataset(name)
     sampler = MetaDataset(shard_set(dataset), split="train", seed=0)
-    reference = Reference(dataset, "train", seed=0)
+    reference = ReferenceSampler(dataset, "train", seed=0)
     plans = [sampler[number] for number in range(1000)]
     episodes = [(p.classes, p.shots.tolist(), len(p.query) // p.way) for p in plans]
-    found = p_values(seen(episodes), seen([reference.episode() for _ in range(1000)]))
+    found = p_values(episode_values(episodes), episode_values([reference.episode() for _ in range(1000)]))
     assert all(p > P for p in found.values()), found
     first = np.array([plan.support.rows[0] for plan in plans])  # of each episode, one image
     places = first - dataset.index.class_starts[dataset.index["class_id"][first]]
-    assert chi_square.even(np.bincount(places, minlength=int(places.max()) + 1)) > P
+    assert chi_square.equal_chances(np.bincount(places, minlength=int(places.max()) + 1)) > P

@@ -8,9 +8,9 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.index import Dataset
 from pipeline.samplers import Vtab
-from pipeline.samplers.vtab import GROUPS
-from pipeline.sources.vtab.tasks import TASKS
-from tests.pipeline.samplers.made import made, shard_set
+from pipeline.samplers.vtab import VTAB_GROUPS
+from pipeline.sources.vtab.tasks import VTAB_TASKS
+from tests.pipeline.samplers.synthetic import fake_dataset, shard_set
 
 SPLITS = ["train"] * 800 + ["validation"] * 200 + ["test"] * 500 + [""] * 100
 LITE = ["train"] * 700 + [""] * 100 + ["test"] * 400 + ["train"] * 300 + ["test"] * 100
@@ -22,13 +22,13 @@ def task(name: str, *, lite: bool = True) -> Dataset:
     words = {"split": [SPLITS[i] for i in order]}
     if lite:
         words["split_lite"] = [LITE[i] for i in order]
-    return made(name, [400] * 4, words=words)
+    return fake_dataset(name, [400] * 4, words=words)
 
 
 def test_the_benchmarks_groups_and_order_are_those_of_the_builder() -> None:
-    assert [name for names in GROUPS.values() for name in names] == list(TASKS)
-    assert {n: group for group, names in GROUPS.items() for n in names} == {
-        name: entry.group for name, entry in TASKS.items()
+    assert [name for names in VTAB_GROUPS.values() for name in names] == list(VTAB_TASKS)
+    assert {n: group for group, names in VTAB_GROUPS.items() for n in names} == {
+        name: entry.group for name, entry in VTAB_TASKS.items()
     }
 
 
@@ -77,14 +77,14 @@ def test_a_limited_query_is_a_subset_that_the_seed_decides() -> None:
 
 def test_a_class_without_support_images_keeps_its_label() -> None:
     words = {"split": ["train"] * 1000 + ["test"] * 30}
-    plan = Vtab(shard_set(made("sun397", [500, 500, 30], words=words)))[0]
+    plan = Vtab(shard_set(fake_dataset("sun397", [500, 500, 30], words=words)))[0]
     assert plan.shots.tolist() == [500, 500, 0]
     assert set(plan.query.labels.tolist()) == {2}
 
 
 def test_a_support_set_of_another_size_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     words = {"split": ["train"] * 9 + ["test"] * 3}
-    Vtab(shard_set(made("pets", [6, 6], words=words)))
+    Vtab(shard_set(fake_dataset("pets", [6, 6], words=words)))
     assert "pets has 9 support images under the protocol 'vtab'" in caplog.text
 
 
@@ -95,14 +95,14 @@ def test_what_is_not_there_is_named() -> None:
         Vtab(shard_set(task("birds")), tasks=["svhn"])
     with pytest.raises(UsageError, match=r"0 support and 0 query .* 'lite' .* --protocol both"):
         Vtab(shard_set(task("pets", lite=False)), protocol="lite")
-    untested = made("pets", [6], words={"split": ["train"] * 6})
+    untested = fake_dataset("pets", [6], words={"split": ["train"] * 6})
     with pytest.raises(UsageError, match=r"pets has 6 support and 0 query images"):
         Vtab(shard_set(untested))
 
 
 def test_contradictions_are_refused() -> None:
     shards = shard_set(task("pets"))
-    with pytest.raises(UsageError, match="protocol is vtab or lite, got 'google'"):
+    with pytest.raises(UsageError, match="protocol is one of vtab, lite; got 'google'"):
         Vtab(shards, protocol="google")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="query_limit starts at 1"):
         Vtab(shards, query_limit=0)

@@ -1,4 +1,4 @@
-"""Indexes and manifests made of counts alone, and the official datasets' among them."""
+"""Synthetic datasets for samplers: an index and a manifest made from class counts alone, with no image."""
 
 from __future__ import annotations
 
@@ -9,38 +9,35 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.index import Dataset, Index, Manifest
+from pipeline.index import Dataset, DatasetManifest, SampleIndex
 from pipeline.records import ClassRecord, Recipe, Split
 from pipeline.shardset import ShardSet
 from pipeline.sources.meta_dataset.classes import official_classes
 from pipeline.sources.wordnet import split_graphs
 
-Columns = Mapping[str, Sequence[str]]
+WordColumns = Mapping[str, Sequence[str]]
 
 
-def made(
+def fake_dataset(
     name: str,
     counts: Sequence[int],
     classes: Sequence[ClassRecord] | None = None,
-    words: Columns | None = None,
+    words: WordColumns | None = None,
     hierarchy: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
 ) -> Dataset:
     """A dataset with so many images of each class; `words` are columns that differ by sample."""
     records = classes or [ClassRecord(name=f"class {i}") for i in range(len(counts))]
     class_id = np.arange(len(counts), dtype=np.int32).repeat(counts)
-    columns: dict[str, NDArray[np.generic]] = {
-        "key": np.arange(len(class_id)),
-        "class_id": class_id,
-    }
+    columns: dict[str, NDArray[np.generic]] = {"key": np.arange(len(class_id)), "class_id": class_id}
     vocabulary: dict[str, tuple[str, ...]] = {}
-    by_class: Columns = {"split": [r.split for r in records], "user": [""] * len(records)}
+    by_class: WordColumns = {"split": [r.split for r in records], "user": [""] * len(records)}
     for column, texts in by_class.items():
-        vocabulary[column], codes = coded(texts)
+        vocabulary[column], codes = encode_words(texts)
         columns[column] = codes[class_id]
     for column, texts in (words or {}).items():
-        vocabulary[column], columns[column] = coded(texts)
+        vocabulary[column], columns[column] = encode_words(texts)
     splits = [vocabulary["split"][code] for code in np.unique(columns["split"])]
-    manifest = Manifest(
+    manifest = DatasetManifest(
         name=name,
         plan_hash=f"plan of {name}",
         recipe=Recipe(sizes=(84,)),
@@ -55,17 +52,17 @@ def made(
         index_sha256="",
     )
     starts = np.searchsorted(class_id, np.arange(len(counts) + 1))
-    return Dataset(Path(name), manifest, Index(columns, vocabulary, starts))
+    return Dataset(Path(name), manifest, SampleIndex(columns, vocabulary, starts))
 
 
-def coded(texts: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+def encode_words(texts: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """A vocabulary and the texts as codes into it."""
     words = tuple(dict.fromkeys(texts))
     places = {word: place for place, word in enumerate(words)}
     return words, np.array([places[text] for text in texts], np.int32)
 
 
-def of_splits(splits: Sequence[str], superclasses: Sequence[str] = ()) -> list[ClassRecord]:
+def split_classes(splits: Sequence[str], superclasses: Sequence[str] = ()) -> list[ClassRecord]:
     """A class for each split named."""
     above = superclasses or [""] * len(splits)
     return [
@@ -74,13 +71,13 @@ def of_splits(splits: Sequence[str], superclasses: Sequence[str] = ()) -> list[C
     ]
 
 
-def official(name: str, cap: int | None = None) -> Dataset:
+def official_dataset(name: str, cap: int | None = None) -> Dataset:
     """A dataset of Meta-Dataset with its published classes and counts; at most `cap` images each."""
     classes = official_classes(name)
-    counts = [entry.pictures if cap is None else min(cap, entry.pictures) for entry in classes]
+    counts = [entry.images if cap is None else min(cap, entry.images) for entry in classes]
     records = [entry.record for entry in classes]
     graphs = split_graphs(all_train=name.endswith("_v2")) if name.startswith("ilsvrc") else {}
-    return made(name, counts, records, hierarchy=graphs)
+    return fake_dataset(name, counts, records, hierarchy=graphs)
 
 
 def shard_set(*datasets: Dataset) -> ShardSet:
