@@ -8,111 +8,83 @@ from __future__ import annotations
 
 import logging
 import sys
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ArgumentGroup
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any
 
 import torch
 
-from learners.evaluate.protocols import PROTOCOLS, Mode, Options
-from learners.evaluate.records import Evaluation
-from learners.evaluate.run import How, Run, digest
-from learners.evaluate.subject import Subject, subject
-from learners.evaluate.summary import averages, cost, scores, task_macs, write_challenges
-from learners.evaluate.terminal import show
-from learners.evaluate.work import Work
-from learners.learner import CHUNK, Passage, Precision
-from learners.methods.catalogue import Name
-from learners.processes import team
-from pipeline.command import parser, run_command
-from pipeline.decoders.choose import DecoderName
+from learners.evaluate.evaluated_learner import EvaluatedLearner, load_evaluated
+from learners.evaluate.flags import EvaluationFlags, parse_flags
+from learners.evaluate.protocols import ProtocolOptions
+from learners.evaluate.records import EvaluationResult
+from learners.evaluate.run import EvaluationRun, EvaluationSettings, hash_weights
+from learners.evaluate.summary import (
+    adaptation_cost,
+    average_scores,
+    score_tasks,
+    task_macs,
+    write_challenge_files,
+)
+from learners.evaluate.task_set import TaskSet
+from learners.evaluate.terminal import print_evaluation
+from learners.processes import join_processes
+from learners.task import ChunkedPass
+from pipeline.command import run_command
 from pipeline.errors import UsageError
-from pipeline.records import SPLITS
-from pipeline.samplers.orbit.rules import ProtocolName
-from pipeline.samplers.vtab import COLUMNS
 from pipeline.shardset import ShardSet
 
 log = logging.getLogger(__name__)
 
-EXAMPLES: Final = """\
-  python -m learners.evaluate --shards shards/md --checkpoint runs/md --protocol md
-  python -m learners.evaluate --shards shards/vtab --checkpoint runs/md --protocol vtab --splits lite
-  python -m learners.evaluate --shards shards/orbit --checkpoint runs/orbit --protocol orbit --mode clu-ve
-  python -m learners.evaluate --shards shards/omniglot --checkpoint runs/omniglot --protocol fixed \\
-      --way 20 --within                                          characters of one alphabet
-  python -m learners.evaluate --shards shards/caltech --learner protonets --backbone mobilenetv1_075 \\
-      --weights mobilenet.safetensors --image-size 84 --protocol fixed --way 20 --shot 5
-  torchrun --nproc-per-node 4 -m learners.evaluate --shards shards/md --checkpoint runs/md --protocol md
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the tasks, write `evaluation.json`, print its table."""
-    arguments = _parser().parse_args(argv)
-    protocol = _protocol(arguments)
-    shards = ShardSet.open(arguments.shards)
-    work = protocol.work(shards)
-    who = subject(arguments)
-    how = _how(arguments, who)
-    _check_size(shards, work, how.image_size)
-    with team(arguments.device) as members:
-        net = who.net.to(members.device)
-        notes = (*who.notes(work.parts, shards, how.image_size), *work.notes)
-        if members.leads:
+    flags, protocol = parse_flags(argv)
+    shards = ShardSet.open(flags.shards)
+    task_set = protocol.task_set(shards)
+    learner = load_evaluated(flags, protocol.seed)
+    settings = _evaluation_settings(flags, learner)
+    _check_size(shards, task_set, settings.image_size)
+    with join_processes(flags.device) as processes:
+        net = learner.net.to(processes.device)
+        notes = (*learner.notes(task_set, shards, settings.image_size), *task_set.notes)
+        if processes.leads:
             for note in notes:
                 log.warning("%s", note)
-        run = Run(net=net, work=work, shards=shards, how=how, team=members)
-        out = arguments.out or Path("results") / f"{who.name}-{protocol.label}"
-        tasks = run.answers(out, _settings(run, protocol, who))
-        if not members.leads:
+        run = EvaluationRun(
+            learner=net, task_set=task_set, shards=shards, settings=settings, processes=processes
+        )
+        out = Path(flags.out or f"results/{learner.name}-{protocol.label}")
+        tasks = run.answers(out, _resume_settings(run, protocol, learner))
+        if not processes.leads:
             return 0
-    figures, macs = scores(work, tasks), task_macs(net, how.image_size, work, tasks)
-    found = Evaluation(
-        name=who.name, protocol=protocol.name,
-        options={**protocol.described(), "image_size": how.image_size},
-        learner=who.described(), shards=shards.root, scores=figures,
-        averages=averages(work, figures), cost=cost(net, macs, tasks), notes=notes,
+    scores, macs = (score_tasks(task_set, tasks), task_macs(net, settings.image_size, task_set, tasks))
+    result = EvaluationResult(
+        name=learner.name, protocol=protocol.name,
+        options={**protocol.described(), "image_size": settings.image_size},
+        learner=learner.described(), shards=shards.root, scores=scores,
+        averages=average_scores(task_set, scores), cost=adaptation_cost(net, macs, tasks), notes=notes,
     )  # fmt: skip
-    paths = [found.save(out), *write_challenges(out, macs, work, tasks)]
-    if arguments.json:
+    paths = [result.save(out), *write_challenge_files(out, macs, task_set, tasks)]
+    if flags.json:
         sys.stdout.write(paths[0].read_text(encoding="utf-8"))
     else:
-        show(found, paths)
+        print_evaluation(result, paths)
     return 0
 
 
-def _protocol(arguments: Namespace) -> Options:
-    """With the options that were given, all of which must be its own."""
-    kind = PROTOCOLS[arguments.protocol]
-    names = dict.fromkeys(f.name for other in PROTOCOLS.values() for f in fields(other))
-    given = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
-    for name in given.keys() - {f.name for f in fields(kind)}:
-        owners = [o.name for o in PROTOCOLS.values() if name in {f.name for f in fields(o)}]
-        raise UsageError(
-            f"--{name.replace('_', '-')} is of --protocol {' and '.join(owners)}, not of {kind.name}"
-        )
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
-    }
-    return kind(**values)
-
-
-def _how(arguments: Namespace, who: Subject) -> How:
-    precision = None
-    if arguments.precision != "float32":
-        precision = getattr(torch, arguments.precision)
-    return How(
-        image_size=arguments.image_size or who.about.image_size,
-        passage=Passage(chunk=arguments.chunk, precision=precision),
-        decoder=arguments.decoder, threads=arguments.threads, share=arguments.share,
+def _evaluation_settings(flags: EvaluationFlags, learner: EvaluatedLearner) -> EvaluationSettings:
+    precision = None if flags.precision == "float32" else getattr(torch, flags.precision)
+    return EvaluationSettings(
+        image_size=flags.image_size or learner.info.image_size,
+        passage=ChunkedPass(chunk=flags.chunk, precision=precision),
+        decoder=flags.decoder, threads=flags.threads, share=flags.share,
     )  # fmt: skip
 
 
-def _check_size(shards: ShardSet, work: Work, size: int) -> None:
-    """Every dataset must hold it: better said now than when its turn comes."""
-    for name in dict.fromkeys(part.dataset for part in work.parts):
+def _check_size(shards: ShardSet, task_set: TaskSet, size: int) -> None:
+    """Check that every dataset holds images of the size, before any of them is evaluated."""
+    for name in dict.fromkeys(own.dataset for own in task_set.datasets):
         sizes = shards[name].manifest.recipe.sizes
         if size not in sizes:
             raise UsageError(
@@ -121,106 +93,22 @@ def _check_size(shards: ShardSet, work: Work, size: int) -> None:
             )
 
 
-def _settings(run: Run, protocol: Options, who: Subject) -> dict[str, Any]:
-    """What must be the same when an evaluation goes on; it may have more tasks than it began with."""
-    how = run.how
-    asked = {name: value for name, value in protocol.described().items() if name != "tasks"}
-    builds = {
-        name: {
-            "plan": run.shards[name].manifest.plan_hash,
-            "samples": run.shards[name].manifest.samples,
-        }
-        for name in dict.fromkeys(part.dataset for part in run.work.parts)
-    }
+def _resume_settings(
+    run: EvaluationRun, protocol: ProtocolOptions, learner: EvaluatedLearner
+) -> dict[str, Any]:
+    """What must be the same when an evaluation goes on; the number of tasks may change."""
+    settings = run.settings
+    options = {name: value for name, value in protocol.described().items() if name != "tasks"}
+    manifests = {own.dataset: run.shards[own.dataset].manifest for own in run.task_set.datasets}
     return {
-        "protocol": protocol.name, **asked, "learner": who.about.learner,
-        "backbone": who.about.backbone, "weights": digest(run.net), "image_size": how.image_size,
-        "chunk": how.passage.chunk, "precision": str(how.passage.precision or "float32"), "decoder": how.decoder,
-        "share": how.share, "shards": builds,
+        "protocol": protocol.name, **options, "learner": learner.info.learner,
+        "backbone": learner.info.backbone, "weights": hash_weights(run.learner),
+        "image_size": settings.image_size, "chunk": settings.passage.chunk,
+        "precision": str(settings.passage.precision or "float32"), "decoder": settings.decoder,
+        "share": settings.share,
+        "shards": {name: {"plan": manifest.plan_hash, "samples": manifest.samples}
+                   for name, manifest in manifests.items()},
     }  # fmt: skip
-
-
-def _parser() -> ArgumentParser:
-    flags = parser("learners.evaluate", "Evaluate a learner as the benchmarks do.", EXAMPLES)
-    flags.add_argument("--shards", required=True, nargs="+", metavar="SET",
-                       help="shard set: a folder or a URL; or several")  # fmt: skip
-    flags.add_argument("--protocol", required=True, choices=list(PROTOCOLS), help="what is asked")
-    _add_learner(flags.add_argument_group("learner"))
-    _add_options(flags.add_argument_group("options of the protocol"))
-    _add_run(flags.add_argument_group("run"))
-    return flags
-
-
-def _add_learner(group: _ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--checkpoint", metavar="RUN", help="a run of train.py, or one of its checkpoints")
-    add("--learner", choices=get_args(Name), help="without a run: an untrained one, of a backbone")
-    add("--backbone", metavar="NAME", help="as train.py's")
-    add(
-        "--weights",
-        default="",
-        metavar="FILE",
-        help="the backbone's, as train.py's; random by default",
-    )
-    add("--image-size", type=int, metavar="PX", help="(the run's; 224 without one)")
-    add("--name", default="", help="of the row in tables (the run's folder)")
-
-
-def _add_options(group: _ArgumentGroup) -> None:
-    """All without a default, so that what was given can be told."""
-    add = group.add_argument
-    add("--datasets", nargs="+", metavar="NAME", help="(those that the protocol has)")
-    add("--seed", type=int, help="of the tasks (0)")
-    add(
-        "--tasks",
-        type=int,
-        metavar="N",
-        help="md, fixed: of each dataset (600); more may be added later",
-    )
-    add("--split", choices=SPLITS, help="md, orbit, fixed: of the classes; '' is all (test)")
-    add("--splits", choices=list(COLUMNS), help="vtab: the benchmark's or LITE's (vtab)")
-    add(
-        "--query-limit",
-        type=int,
-        metavar="N",
-        help="vtab: query images of a task, for a quick look",
-    )
-    add(
-        "--orbit",
-        choices=get_args(ProtocolName),
-        help="orbit: the paper's, or its code's since (2021)",
-    )
-    add("--mode", nargs="+", choices=get_args(Mode), help="orbit: (2021: both; 2022: clu-ve)")
-    add("--tasks-per-user", type=int, metavar="N", help="orbit: (2021: 5; 2022: 50)")
-    add("--way", type=int, help="fixed: classes of a task (5)")
-    add("--shot", type=int, help="fixed: support images of a class (1)")
-    add("--query", type=int, help="fixed: query images of a class (10)")
-    add("--within", action="store_const", const=True,
-        help="fixed: classes of one superclass: alphabet, user")  # fmt: skip
-    add(
-        "--min-examples-in-class",
-        type=int,
-        metavar="N",
-        help="fixed: leave smaller classes out (0)",
-    )
-
-
-def _add_run(group: _ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where answers and figures go (results/NAME-PROTOCOL)",
-    )
-    add("--json", action="store_true", help="print the figures as JSON")
-    add("--device", default="auto", help="cpu, cuda, or auto (auto)")
-    add("--chunk", type=int, default=CHUNK, help=f"images in memory at a time ({CHUNK})")
-    add("--precision", default="float32", choices=get_args(Precision), help="(float32)")
-    add("--decoder", default="auto", choices=get_args(DecoderName), help="of JPEG (auto)")
-    add("--threads", type=int, metavar="N", help="that decode (one for each core)")
-    add("--share", action=BooleanOptionalAction, default=True,
-        help="pass an image once for all tasks where that is exact")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One task: a learner adapts to its support set and is asked about its queries."""
+"""The answers to one task: a learner adapts to the support set and classifies the queries."""
 
 from __future__ import annotations
 
@@ -9,67 +9,60 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from learners.evaluate.records import TaskAnswers, VideoAnswers
-from learners.evaluate.work import Part
-from learners.learner import Classifier, Passage
+from learners.evaluate.task_set import DatasetTasks
+from learners.learner import MetaLearner
+from learners.task import ChunkedPass, Classifier
 from pipeline.episodes import EpisodePlan
 from pipeline.index import Dataset
 from pipeline.loader.episode import Episode
-from pipeline.samplers import Orbit
 
 
-def adapt(
-    learner: nn.Module, images: Tensor, labels: Tensor, passage: Passage
+def timed_adapt(
+    learner: MetaLearner, images: Tensor, labels: Tensor, passage: ChunkedPass
 ) -> tuple[Classifier, float]:
-    """A classifier of the labels that there are, as 0, 1, ... in their order, and its seconds.
-
-    The learner: any with an `adapt` like `StagedLearner`'s.
-    """
-    seen, labels = torch.unique(labels, return_inverse=True)
-    begin = now(images.device)
-    classify: Classifier = learner.adapt(  # type: ignore[operator]
-        images, labels, len(seen), passage
-    )
-    return classify, now(images.device) - begin
+    """The classifier of a support set and the seconds it took; its classes are the labels present, ascending."""
+    present, labels = torch.unique(labels, return_inverse=True)
+    begin = device_seconds(images.device)
+    classifier = learner.adapt(images, labels, len(present), passage)
+    return classifier, device_seconds(images.device) - begin
 
 
-def answer(
-    learner: nn.Module, episode: Episode, part: Part, dataset: Dataset, passage: Passage
+def answer_task(
+    learner: MetaLearner, episode: Episode, tasks: DatasetTasks, dataset: Dataset, passage: ChunkedPass
 ) -> TaskAnswers:
-    """A task whose images stream by, adapted to and asked; whatever clips it has."""
+    """Adapt to an episode from the loader and answer its queries, in whatever clips it has."""
     plan, support = episode.plan, episode.support
     clips, frames = replace(passage, clip=plan.clip), replace(passage, clip=1)
-    classify, seconds = adapt(learner, support.images, support.labels, clips)
-    asked = ((c.positions, classify.embed(c.images, frames)) for c in episode.query)
-    return record(part, dataset, plan, ask(classify, plan, dataset, asked), seconds)
+    classifier, seconds = timed_adapt(learner, support.images, support.labels, clips)
+    features = ((b.positions, classifier.embed(b.images, frames)) for b in episode.query)
+    answers = answer_queries(classifier, plan, dataset, features)
+    return task_answers(tasks, dataset, plan, answers, seconds)
 
 
-def ask(
-    classify: Classifier,
-    plan: EpisodePlan,
-    dataset: Dataset,
-    features: Iterable[tuple[Tensor, Tensor]],
+def answer_queries(
+    classifier: Classifier, plan: EpisodePlan, dataset: Dataset, features: Iterable[tuple[Tensor, Tensor]]
 ) -> NDArray[np.int64]:
-    """The label that each query row is given.
+    """The predicted label of each query row.
 
-    features: places in the plan's query, and the features of the frames there, whatever the batches; a
-    sliding query's come in order.
+    features: batches of positions in the plan's query with the features of the frames there, of any size;
+    those of a sliding query come in order.
     """
-    seen = np.unique(plan.support.labels)
+    present = np.unique(plan.support.labels)
     answers = np.full(len(plan.query), -1)
     videos = torch.from_numpy(dataset.index["group"][plan.query.rows].astype(np.int64))
-    window = Window(plan.clip)
-    for places, frames in features:
-        where = places.cpu()
-        clips = frames if plan.clip == 1 else window(frames, videos[where].to(frames.device))
-        answers[where.numpy()] = seen[classify.score(clips).argmax(1).cpu().numpy()]
+    window = ClipWindow(plan.clip)
+    for batch_positions, frames in features:
+        positions = batch_positions.cpu()
+        clips = frames if plan.clip == 1 else window(frames, videos[positions].to(frames.device))
+        answers[positions.numpy()] = present[classifier.score(clips).argmax(1).cpu().numpy()]
     return answers
 
 
-class Window:
-    """ORBIT's clips: the mean of each frame's features and of those of the frames before it in its video.
+class ClipWindow:
+    """ORBIT's sliding clips: the mean features of each frame and of the frames before it in its video.
 
     A clip has `clip` frames; at the start of a video its first frame is repeated.
     """
@@ -80,10 +73,10 @@ class Window:
         self._videos: Tensor | None = None
 
     def __call__(self, features: Tensor, videos: Tensor) -> Tensor:
-        """The clips of the next frames, one vector for each."""
-        old = 0
+        """The clips that end with the next frames, one vector for each."""
+        earlier = 0
         if self._features is not None and self._videos is not None:
-            old = len(self._features)
+            earlier = len(self._features)
             features = torch.cat([self._features, features])
             videos = torch.cat([self._videos, videos])
         numbers = torch.arange(len(features), device=features.device)
@@ -91,16 +84,16 @@ class Window:
         begins[1:] = videos[1:] != videos[:-1]
         first = torch.where(begins, numbers, 0).cummax(0).values
         back = torch.arange(1 - self._clip, 1, device=features.device)
-        frames = torch.maximum(numbers[old:, None] + back, first[old:, None])
+        frames = torch.maximum(numbers[earlier:, None] + back, first[earlier:, None])
         self._features, self._videos = features[1 - self._clip :], videos[1 - self._clip :]
         return features[frames].mean(1)
 
 
-def record(
-    part: Part, dataset: Dataset, plan: EpisodePlan, answers: NDArray[np.int64], seconds: float
+def task_answers(
+    tasks: DatasetTasks, dataset: Dataset, plan: EpisodePlan, answers: NDArray[np.int64], seconds: float
 ) -> TaskAnswers:
-    """What is kept of a task."""
-    found = TaskAnswers(
+    """The record of a finished task."""
+    record = TaskAnswers(
         dataset=plan.dataset,
         number=plan.number,
         way=plan.way,
@@ -109,40 +102,33 @@ def record(
         correct=int((answers == plan.query.labels).sum()),
         adapt_seconds=seconds,
     )
-    if not isinstance(part.sampler, Orbit):
-        return found
+    if not tasks.by_video:
+        return record
+    objects = [dataset.manifest.classes[class_id] for class_id in plan.classes]
     return replace(
-        found,
-        mode=part.group,
-        user=part.sampler.user_of(plan.number),
-        objects=tuple(_object(dataset, class_id) for class_id in plan.classes),
-        videos=tuple(_videos(dataset, plan, answers)),
+        record,
+        mode=tasks.mode,
+        user=objects[0].superclass,
+        objects=tuple(thing.name.removeprefix(f"{thing.superclass}/") for thing in objects),
+        videos=tuple(_video_answers(dataset, plan, answers)),
     )
 
 
-def _videos(
-    dataset: Dataset, plan: EpisodePlan, answers: NDArray[np.int64]
-) -> Iterable[VideoAnswers]:
+def _video_answers(dataset: Dataset, plan: EpisodePlan, answers: NDArray[np.int64]) -> Iterable[VideoAnswers]:
     groups = dataset.index["group"][plan.query.rows]
     frames = dataset.index["frame"][plan.query.rows]
     borders = np.flatnonzero(np.diff(groups)) + 1
-    for own in np.split(np.arange(len(groups)), borders):
+    for rows in np.split(np.arange(len(groups)), borders):
         yield VideoAnswers(
-            video=dataset.index.words["group"][groups[own[0]]],
-            label=int(plan.query.labels[own[0]]),
-            frames=tuple(frames[own].tolist()),
-            answers=tuple(answers[own].tolist()),
+            video=dataset.index.words["group"][groups[rows[0]]],
+            label=int(plan.query.labels[rows[0]]),
+            frames=tuple(frames[rows].tolist()),
+            answers=tuple(answers[rows].tolist()),
         )
 
 
-def _object(dataset: Dataset, class_id: int) -> str:
-    """An object's name, without its user's."""
-    record = dataset.manifest.classes[class_id]
-    return record.name.removeprefix(f"{record.superclass}/")
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once all that was asked of the device is done."""
+def device_seconds(device: torch.device) -> float:
+    """The time in seconds, once the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

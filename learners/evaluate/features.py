@@ -1,7 +1,7 @@
 """Features that tasks share: each image passes through the backbone once, however many tasks show it.
 
-For learners whose features of an image do not depend on the task. The images of all tasks are cut into
-blocks, whatever is left of the tasks, so that a feature has the same bits in however many processes.
+This is for learners whose features of an image do not depend on the task. The images of all tasks are cut
+into blocks, whichever tasks are left, so that a feature has the same bits for any number of processes.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learners.evaluate.answers import now
-from learners.evaluate.work import Part
+from learners.evaluate.answers import device_seconds
+from learners.evaluate.task_set import DatasetTasks
 from learners.heads.base import full_precision
 from learners.labels import Labels
-from learners.learner import Classifier, Passage, StagedLearner, evaluating
+from learners.learner import StagedLearner
+from learners.task import ChunkedPass, Classifier, evaluating
 from pipeline.episodes import EpisodePlan, Side
 from pipeline.index import Dataset
 from pipeline.loader.episode import Episode
 
-MOST_BYTES: Final = 2**32  # of features in memory
-WORTH: Final = 2  # times that an image must be shown, on average
-FLOAT: Final = 4  # bytes
-NONE: Final = np.zeros(0, np.int64)
+MAX_FEATURE_BYTES: Final = 2**32  # of features in memory
+MIN_SHOWINGS: Final = 2  # of an image on average, for sharing to be worth it
+FLOAT_BYTES: Final = 4
+NO_ROWS: Final = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """A sampler of blocks of rows, each as the support of a plan of its own."""
+class BlockSampler:
+    """A sampler whose episodes are blocks of rows, each as the support set of a plan of its own."""
 
     dataset: Dataset
     rows: NDArray[np.int64]
-    """All that the part's tasks show."""
+    """The rows of all images that the dataset's tasks show."""
     size: int
-    """Rows of a block; the last one may have fewer."""
+    """The number of rows of a block; the last one may have fewer."""
     blocks: NDArray[np.int64]
-    """Those that are needed."""
+    """The numbers of the blocks that are needed."""
     seed: int = 0
 
     def __len__(self) -> int:
@@ -51,77 +52,80 @@ class Blocks:
         rows = self.rows[begin : begin + self.size]
         return EpisodePlan(
             number=number, dataset=self.dataset.manifest.name, classes=(0,),
-            support=Side(rows, np.zeros_like(rows)), query=Side(NONE, NONE),
+            support=Side(rows, np.zeros_like(rows)), query=Side(NO_ROWS, NO_ROWS),
         )  # fmt: skip
 
 
-def shared(
-    net: StagedLearner, part: Part, numbers: Iterable[int], dataset: Dataset, passage: Passage
-) -> Blocks | None:
-    """The blocks that these tasks need, if sharing is exact and spares most passes; else None.
+def shared_blocks(
+    learner: StagedLearner,
+    tasks: DatasetTasks,
+    numbers: Iterable[int],
+    dataset: Dataset,
+    passage: ChunkedPass,
+) -> BlockSampler | None:
+    """The blocks that the numbered tasks need, if sharing is exact and spares most passes; else None.
 
-    Whether it is worth it depends on all tasks of the part: those that are left must not be answered
-    otherwise than those before them.
+    The decision depends on all tasks of the dataset, not on those that are left: a resumed evaluation must
+    answer in the same way as before.
     """
-    if net.generator is not None:
+    if learner.generator is not None:
         return None
-    asked, shown = set(numbers), 0
-    every, own = (np.zeros(len(dataset.index), np.bool_) for _ in range(2))
-    for number in range(part.tasks):
-        plan = part.sampler[number]
+    wanted, shown = set(numbers), 0
+    of_all, of_wanted = (np.zeros(len(dataset.index), np.bool_) for _ in range(2))
+    for number in range(tasks.tasks):
+        plan = tasks.sampler[number]
         if plan.clip > 1:
             return None
         rows = np.concatenate([plan.support.rows, plan.query.rows])
         shown += len(rows)
-        every[rows] = True
-        own[rows] |= number in asked
-    rows = np.flatnonzero(every)
-    if len(rows) * WORTH > shown or len(rows) * net.backbone.dim * FLOAT > MOST_BYTES:
+        of_all[rows] = True
+        of_wanted[rows] |= number in wanted
+    rows = np.flatnonzero(of_all)
+    if len(rows) * MIN_SHOWINGS > shown or len(rows) * learner.backbone.dim * FLOAT_BYTES > MAX_FEATURE_BYTES:
         return None
-    return Blocks(
-        dataset, rows, passage.chunk, np.unique(np.flatnonzero(own[rows]) // passage.chunk)
-    )
+    blocks = np.unique(np.flatnonzero(of_wanted[rows]) // passage.chunk)
+    return BlockSampler(dataset, rows, passage.chunk, blocks)
 
 
-class Table:
-    """The features of those blocks' rows, and classifiers made of them."""
+class FeatureTable:
+    """The features of all rows of some blocks, and the classifiers made from them."""
 
     def __init__(
-        self, net: StagedLearner, blocks: Blocks, episodes: Iterable[Episode], passage: Passage
+        self, learner: StagedLearner, blocks: BlockSampler, episodes: Iterable[Episode], passage: ChunkedPass
     ) -> None:
-        """Episodes: those of the blocks."""
-        self._net, self._passage = net, passage
-        self._places = np.full(len(blocks.dataset.index), -1)
-        parts: list[Tensor] = []
+        """Compute the features; `episodes` are the blocks, as the loader delivers them."""
+        self._learner, self._passage = learner, passage
+        self._positions = np.full(len(blocks.dataset.index), -1)
+        features: list[Tensor] = []
         seconds: list[float] = []
         done = 0
         for episode in episodes:
             rows = episode.plan.support.rows[episode.support.positions.cpu().numpy()]
             images = episode.support.images
-            begin = now(images.device)
-            with evaluating(net):
-                parts.append(passage.whole(net.backbone, images, ()))
-            seconds.append((now(images.device) - begin) / len(rows))
-            self._places[rows] = done + np.arange(len(rows))
+            begin = device_seconds(images.device)
+            with evaluating(learner):
+                features.append(passage.whole(learner.backbone, images, ()))
+            seconds.append((device_seconds(images.device) - begin) / len(rows))
+            self._positions[rows] = done + np.arange(len(rows))
             done += len(rows)
-        self._features = torch.cat(parts)
+        self._features = torch.cat(features)
         self._seconds = float(np.median(seconds))
 
-    def of(self, rows: NDArray[np.int64]) -> Tensor:
+    def features(self, rows: NDArray[np.int64]) -> Tensor:
         """The features of these rows."""
-        return self._features[torch.from_numpy(self._places[rows]).to(self._features.device)]
+        return self._features[torch.from_numpy(self._positions[rows]).to(self._features.device)]
 
     def adapt(self, plan: EpisodePlan) -> tuple[Classifier, float]:
-        """A task's classifier, and its seconds: the head's, and what passing its images once takes."""
-        features = self.of(plan.support.rows)
-        begin = now(features.device)
-        seen, labels = np.unique(plan.support.labels, return_inverse=True)
-        known = Labels.checked(torch.from_numpy(labels), len(seen))
-        with torch.no_grad(), evaluating(self._net), full_precision(features.device):
-            state = self._net.head.fit(features, known)
-        seconds = now(features.device) - begin + self._seconds * len(features)
-        return Classifier(self._net, (), state, self._passage), seconds
+        """A task's classifier, and its seconds: those of the head, and of passing the support images once."""
+        features = self.features(plan.support.rows)
+        begin = device_seconds(features.device)
+        present, labels = np.unique(plan.support.labels, return_inverse=True)
+        checked = Labels.checked(torch.from_numpy(labels), len(present))
+        with torch.no_grad(), evaluating(self._learner), full_precision(features.device):
+            state = self._learner.head.fit(features, checked)
+        seconds = device_seconds(features.device) - begin + self._seconds * len(features)
+        return Classifier(self._learner.backbone, self._learner.head, (), state, self._passage), seconds
 
-    def asked(self, plan: EpisodePlan) -> list[tuple[Tensor, Tensor]]:
-        """A task's queries, as `answers.ask` takes them."""
-        return [(torch.arange(len(plan.query)), self.of(plan.query.rows))]
+    def query_features(self, plan: EpisodePlan) -> list[tuple[Tensor, Tensor]]:
+        """A task's query features, as `answer_queries` takes them."""
+        return [(torch.arange(len(plan.query)), self.features(plan.query.rows))]

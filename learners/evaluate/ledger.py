@@ -1,7 +1,7 @@
-"""Finished tasks on disk: a line for each, from which an evaluation goes on and comes to its end.
+"""The ledger of finished tasks on disk: a line for each, from which a stopped evaluation goes on.
 
 Every process writes a file of its own (`tasks-<rank>.jsonl`) and reads those of all, so that any number
-of them can go on where any other number stopped.
+of processes can go on where any other number stopped.
 """
 
 from __future__ import annotations
@@ -13,89 +13,81 @@ from pathlib import Path
 from typing import Any, Final
 
 from learners.evaluate.records import TaskAnswers
-from learners.evaluate.work import Key
-from pipeline.errors import IntegrityError, UsageError
-from pipeline.layout import write_whole
+from learners.evaluate.task_set import TaskKey
+from pipeline.errors import UsageError
+from pipeline.layout import write_atomically
+from pipeline.settings import parse_json, read_json, typed
 
-SETTINGS: Final = "settings.json"
-TICK: Final = 0.2  # seconds between two looks at the others' files
-
-
-def key(task: TaskAnswers) -> Key:
-    """Of a finished task."""
-    return Key(task.dataset, task.mode, task.number)
+SETTINGS_JSON: Final = "settings.json"
+POLL_SECONDS: Final = 0.2  # between two looks at the files of the other processes
 
 
-class Ledger:
-    """This process's file, and the others'."""
+class TaskLedger:
+    """The finished tasks in a folder: the file that this process writes, and those of the others."""
 
     def __init__(self, folder: Path, rank: int) -> None:
-        """A last line that was cut off when its process was killed is dropped."""
+        """Open this process's file; a last line that was cut off when a process was killed is dropped."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"tasks-{rank}.jsonl"
         if self._path.exists():
             data = self._path.read_bytes()
             if not data.endswith(b"\n"):
-                write_whole(self._path, data[: data.rfind(b"\n") + 1])
+                write_atomically(self._path, data[: data.rfind(b"\n") + 1])
         self._file = self._path.open("a", encoding="utf-8")
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> TaskLedger:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
     def add(self, task: TaskAnswers) -> None:
-        """One more is finished."""
+        """Write a finished task."""
         self._file.write(json.dumps(task.described(), separators=(",", ":")) + "\n")
         self._file.flush()
 
-    def tasks(self) -> dict[Key, TaskAnswers]:
-        """All that are finished, by whichever process."""
-        found = (task for file in self._files() for task in _tasks(file))
-        return {key(task): task for task in found}
+    def tasks(self) -> dict[TaskKey, TaskAnswers]:
+        """All tasks that any process has finished."""
+        finished = (task for file in self._files() for task in _read_tasks(file))
+        return {TaskKey(task.dataset, task.mode, task.number): task for task in finished}
 
-    def wait(self, wanted: set[Key]) -> dict[Key, TaskAnswers]:
-        """All that are finished, once these are among them.
+    def wait(self, wanted: set[TaskKey]) -> dict[TaskKey, TaskAnswers]:
+        """All finished tasks, once the wanted ones are among them.
 
-        Not a message between processes: those are given up after some minutes, and one process may have
-        a task that takes longer.
+        This polls files instead of waiting for a message between processes: such waits time out after some
+        minutes, and a task may take longer.
         """
         before = -1
         while True:
             size = sum(file.stat().st_size for file in self._files())
-            if size != before and wanted <= (found := self.tasks()).keys():
-                return found
+            if size != before and wanted <= (tasks := self.tasks()).keys():
+                return tasks
             before = size
-            time.sleep(TICK)
+            time.sleep(POLL_SECONDS)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("tasks-*.jsonl"))
 
 
-def agree(folder: Path, settings: Mapping[str, Any], *, leads: bool) -> None:
-    """Begin an evaluation in a folder, or make sure that it goes on with the settings it began with."""
-    path = folder / SETTINGS
+def begin_or_resume(folder: Path, settings: Mapping[str, Any], *, leads: bool) -> None:
+    """Begin an evaluation in a folder, or check that it goes on with the settings it began with."""
+    path = folder / SETTINGS_JSON
     if not path.exists():
         if any(folder.glob("tasks-*.jsonl")):
             raise UsageError(
-                f"{folder} has finished tasks and no {SETTINGS} that says of what; choose another folder "
+                f"{folder} has finished tasks and no {SETTINGS_JSON} that says of what; choose another folder "
                 "with --out"
             )
         if leads:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, (json.dumps(settings, indent=1) + "\n").encode())
+            write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
         return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise IntegrityError(
-            f"{path} is damaged: {error}; choose another folder with --out"
-        ) from error
+    cure = "choose another folder with --out"
+    before = typed(read_json(path, cure=cure), dict[str, Any], f"{path} is damaged, {cure}")
     now = json.loads(json.dumps(settings))
     changed = [
-        f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}"
+        f"{name} was {_as_text(before.get(name))} and is {_as_text(now.get(name))}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
@@ -106,17 +98,14 @@ def agree(folder: Path, settings: Mapping[str, Any], *, leads: bool) -> None:
         )
 
 
-def _shown(value: object) -> str:
+def _as_text(value: object) -> str:
     return "nothing" if value is None else json.dumps(value)
 
 
-def _tasks(file: Path) -> Iterator[TaskAnswers]:
-    """Of one process; a last line without an end is one that was cut off."""
+def _read_tasks(file: Path) -> Iterator[TaskAnswers]:
+    """Read the tasks that one process finished; a last line without a line end was cut off."""
     lines = file.read_bytes().split(b"\n")
+    cure = "delete the line, and its task is done again"
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            yield TaskAnswers.from_described(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(
-                f"{file}, line {number}, is damaged: {error!r}; delete the line, and its task is done again"
-            ) from error
+        where = f"{file}, line {number},"
+        yield typed(parse_json(line, where, cure), TaskAnswers, f"{where} is damaged, {cure}")

@@ -1,41 +1,44 @@
-"""A protocol and its options become work: of which datasets, which tasks, and what is averaged."""
+"""The protocols and their options: which tasks of which datasets they ask for, and which averages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from functools import partial
+from typing import Any, ClassVar, Final, Literal
 
-from learners.evaluate.work import Part, Work
+from learners.evaluate.scores import accuracy_scores, orbit_scores
+from learners.evaluate.task_set import DatasetTasks, TaskSet
 from pipeline.errors import UsageError
 from pipeline.index import Dataset
 from pipeline.records import Split
 from pipeline.samplers import Fixed, MetaDataset, Orbit, Vtab
-from pipeline.samplers.vtab import GROUPS
+from pipeline.samplers.orbit.rules import OrbitMode, ProtocolName
+from pipeline.samplers.vtab import VTAB_GROUPS
+from pipeline.settings import setting
 from pipeline.shardset import ShardSet
 
 MD_TEST: Final = (
     "aircraft", "cu_birds", "dtd", "fungi", "mscoco", "omniglot", "quickdraw", "traffic_sign",
 )  # fmt: skip
 """The datasets that MD-v2's score is the mean over."""
-TASKS: Final = 600  # of each dataset, in the papers
-Mode: TypeAlias = Literal["cle-ve", "clu-ve"]
-MODES: Final[Mapping[str, tuple[Mode, ...]]] = {"2021": ("cle-ve", "clu-ve"), "2022": ("clu-ve",)}
-"""What each ORBIT protocol reports."""
-ALL: Final = "all"
+TASKS_PER_DATASET: Final = 600  # in the papers
+ORBIT_MODES: Final[Mapping[str, tuple[OrbitMode, ...]]] = {"2021": ("cle-ve", "clu-ve"), "2022": ("clu-ve",)}
+"""The modes that each ORBIT protocol reports."""
+ALL_DATASETS: Final = "all"  # name of the average
+VTAB_GROUP_OF: Final = {task: group for group, tasks in VTAB_GROUPS.items() for task in tasks}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What a protocol may be narrowed by: each field is a flag of the command."""
+class ProtocolOptions:
+    """The options of a protocol; each field is a flag of the command."""
 
     name: ClassVar[str]
-    seed: int = 0
-    datasets: tuple[str, ...] = ()
-    """None: those that the protocol has."""
+    seed: int = setting(0, "of the tasks")
+    datasets: tuple[str, ...] = setting((), "(those that the protocol has)", metavar="NAME")
 
-    def work(self, shards: ShardSet) -> Work:
-        """The tasks that these shards allow. UsageError where there is none."""
+    def task_set(self, shards: ShardSet) -> TaskSet:
+        """The tasks that these shards allow; a UsageError if there are none."""
         raise NotImplementedError
 
     def described(self) -> dict[str, Any]:
@@ -45,63 +48,73 @@ class Options:
 
     @property
     def label(self) -> str:
-        """Of a folder: what tells this kind of the protocol from others."""
+        """The protocol and its variant, for the name of the results folder."""
         return self.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Md(Options):
+class MetaDatasetOptions(ProtocolOptions):
     """MD-v2: Meta-Dataset's tasks of varying way and shot, of eight datasets."""
 
     name: ClassVar[str] = "md"
-    tasks: int = TASKS
-    split: Split = "test"
+    tasks: int = setting(
+        TASKS_PER_DATASET, "md, fixed: of each dataset; more may be added later", metavar="N"
+    )
+    split: Split = setting("test", "md, orbit, fixed: of the classes; '' is all")
 
-    def work(self, shards: ShardSet) -> Work:
-        known = present(shards, self.datasets, MD_TEST, "test dataset of Meta-Dataset")
-        parts = tuple(
-            Part(
-                dataset=name, tasks=_from_one("tasks", self.tasks), split=self.split,
+    def task_set(self, shards: ShardSet) -> TaskSet:
+        names = choose_datasets(shards, self.datasets, MD_TEST, "test dataset of Meta-Dataset")
+        datasets = tuple(
+            DatasetTasks(
+                dataset=name, tasks=_positive("tasks", self.tasks), split=self.split,
                 sampler=MetaDataset(shards, split=self.split, seed=self.seed, datasets=[name]),
             )
-            for name in known
+            for name in names
         )  # fmt: skip
         wanted = self.datasets or MD_TEST
-        return Work(parts=parts, averages={ALL: wanted}, notes=_missing(wanted, known))
+        notes = _missing_datasets(wanted, names)
+        return TaskSet(datasets=datasets, averages={ALL_DATASETS: wanted}, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VtabTasks(Options):
+class VtabOptions(ProtocolOptions):
     """VTAB-v2: a thousand support images and a whole test set for each of eighteen tasks."""
 
     name: ClassVar[str] = "vtab"
-    splits: Literal["vtab", "lite"] = "vtab"
-    query_limit: int | None = None
+    splits: Literal["vtab", "lite"] = setting("vtab", "vtab: the benchmark's or LITE's")
+    query_limit: int | None = setting(None, "vtab: query images of a task, for a quick look", metavar="N")
 
-    def work(self, shards: ShardSet) -> Work:
-        groups = {name: group for group, names in GROUPS.items() for name in names}
-        known = present(shards, self.datasets, tuple(groups), "task of VTAB")
-        if foreign := [name for name in known if name not in groups]:
-            raise UsageError(f"{', '.join(foreign)} is no task of VTAB; it has {', '.join(groups)}")
-        parts = tuple(self._part(shards, name, groups[name]) for name in known)
+    def task_set(self, shards: ShardSet) -> TaskSet:
+        names = choose_datasets(shards, self.datasets, tuple(VTAB_GROUP_OF), "task of VTAB")
+        if foreign := [name for name in names if name not in VTAB_GROUP_OF]:
+            raise UsageError(f"{', '.join(foreign)} is no task of VTAB; it has {', '.join(VTAB_GROUP_OF)}")
+        datasets = tuple(self._one_task(shards, name) for name in names)
         wanted = {
-            group: tuple(name for name in names if not self.datasets or name in self.datasets)
-            for group, names in {**GROUPS, ALL: tuple(groups)}.items()
+            group: tuple(name for name in members if not self.datasets or name in self.datasets)
+            for group, members in {**VTAB_GROUPS, ALL_DATASETS: tuple(VTAB_GROUP_OF)}.items()
         }
         limit = self.query_limit
         notes = [f"at most {limit} query images of each task"] if limit else []
-        return Work(
-            parts=parts,
-            averages={name: names for name, names in wanted.items() if names},
-            notes=(*_missing(wanted[ALL], known), *notes, *filter(None, map(_unseen, parts))),
+        return TaskSet(
+            datasets=datasets,
+            averages={name: members for name, members in wanted.items() if members},
+            notes=(
+                *_missing_datasets(wanted[ALL_DATASETS], names),
+                *notes,
+                *filter(None, map(_unseen_classes_note, datasets)),
+            ),
         )
 
-    def _part(self, shards: ShardSet, name: str, group: str) -> Part:
-        """A sampler of this task alone, so that its draws do not depend on which others are there."""
+    def _one_task(self, shards: ShardSet, name: str) -> DatasetTasks:
+        """The task of a dataset, from a sampler of its own: its draws do not depend on the other datasets."""
         sampler = Vtab(
             shards, protocol=self.splits, tasks=[name], query_limit=self.query_limit, seed=self.seed
         )
-        return Part(dataset=name, sampler=sampler, tasks=1, split="", group=group)
+        group = VTAB_GROUP_OF[name]
+        return DatasetTasks(
+            dataset=name, sampler=sampler, tasks=1, split="", group=group,
+            scorer=partial(accuracy_scores, group=group),
+        )  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -109,38 +122,41 @@ class VtabTasks(Options):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OrbitTasks(Options):
-    """ORBIT: a user's objects, learnt from clean videos and asked about frame by frame."""
+class OrbitOptions(ProtocolOptions):
+    """ORBIT: a user's objects, learnt from clean videos and recognised frame by frame."""
 
     name: ClassVar[str] = "orbit"
-    orbit: Literal["2021", "2022"] = "2021"
-    mode: tuple[Mode, ...] = ()
-    tasks_per_user: int | None = None
-    split: Literal["validation", "test"] = "test"
+    orbit: ProtocolName = setting("2021", "orbit: the paper's, or its code's since")
+    mode: tuple[OrbitMode, ...] = setting((), "orbit: (2021: both; 2022: clu-ve)")
+    tasks_per_user: int | None = setting(None, "orbit: (2021: 5; 2022: 50)", metavar="N")
+    split: Split = "test"
 
-    def work(self, shards: ShardSet) -> Work:
-        (name, *more) = present(shards, self.datasets, ("orbit",), "dataset orbit")
+    def task_set(self, shards: ShardSet) -> TaskSet:
+        (name, *more) = choose_datasets(shards, self.datasets, ("orbit",), "dataset orbit")
         if more:
             raise UsageError(f"--protocol orbit is about one dataset, not {len(more) + 1}")
-        parts, notes = [], []
-        for mode in self.mode or MODES[self.orbit]:
+        datasets, notes = [], []
+        for mode in self.mode or ORBIT_MODES[self.orbit]:
             changes = {} if self.tasks_per_user is None else {"tasks_per_user": self.tasks_per_user}
             sampler = Orbit(
                 shards, split=self.split, protocol=self.orbit, dataset=name, seed=self.seed,
                 mode=mode, **changes,
             )  # fmt: skip
-            parts.append(
-                Part(
-                    dataset=name, sampler=sampler, tasks=len(sampler), split=self.split, group=mode
+            datasets.append(
+                DatasetTasks(
+                    dataset=name, sampler=sampler, tasks=len(sampler), split=self.split, group=mode,
+                    scorer=partial(orbit_scores, protocol=self.orbit),
+                    clip=sampler.rules.clip_length, by_video=True, challenge=self.orbit == "2022",
                 )
-            )
+            )  # fmt: skip
             if sampler.dropped:
-                notes.append(f"{mode}: {_counted(d.what for d in sampler.dropped)} left out")
-        return Work(parts=tuple(parts), notes=tuple(notes))
+                notes.append(f"{mode}: {_count_names(d.what for d in sampler.dropped)} left out")
+        return TaskSet(datasets=tuple(datasets), notes=tuple(notes))
 
     def described(self) -> dict[str, Any]:
-        """As the others', with the modes that it comes to."""
-        return {**Options.described(self), "mode": list(self.mode or MODES[self.orbit])}
+        """Plain values, for JSON, with the modes that the protocol has by default."""
+        modes = list(self.mode or ORBIT_MODES[self.orbit])
+        return {**ProtocolOptions.described(self), "mode": modes}
 
     @property
     def label(self) -> str:
@@ -148,29 +164,31 @@ class OrbitTasks(Options):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FixedTasks(Options):
+class FixedOptions(ProtocolOptions):
     """n-way k-shot tasks of any dataset, of classes anywhere or of one superclass."""
 
     name: ClassVar[str] = "fixed"
-    tasks: int = TASKS
-    way: int = 5
-    shot: int = 1
-    query: int = 10
-    within: bool = False
-    min_examples_in_class: int = 0
+    tasks: int = TASKS_PER_DATASET
+    way: int = setting(5, "fixed: classes of a task")
+    shot: int = setting(1, "fixed: support images of a class")
+    query: int = setting(10, "fixed: query images of a class")
+    within: bool = setting(False, "fixed: classes of one superclass: alphabet, user")
+    min_examples_in_class: int = setting(0, "fixed: leave smaller classes out", metavar="N")
     split: Split = "test"
 
-    def work(self, shards: ShardSet) -> Work:
+    def task_set(self, shards: ShardSet) -> TaskSet:
         what = f"dataset with the split {self.split!r}"
-        known = present(shards, self.datasets, shards.with_split(self.split), what)
-        samplers = {name: self._sampler(shards, name) for name in known}
-        parts = tuple(
-            Part(dataset=n, sampler=sampler, tasks=_from_one("tasks", self.tasks), split=self.split)
-            for n, sampler in samplers.items()
+        names = choose_datasets(shards, self.datasets, shards.with_split(self.split), what)
+        samplers = {name: self._sampler(shards, name) for name in names}
+        tasks = _positive("tasks", self.tasks)
+        return TaskSet(
+            datasets=tuple(
+                DatasetTasks(dataset=name, sampler=sampler, tasks=tasks, split=self.split)
+                for name, sampler in samplers.items()
+            ),
+            averages={ALL_DATASETS: names} if len(names) > 1 else {},
+            notes=tuple(note for sampler in samplers.values() for note in sampler.left_out),
         )
-        left_out = (note for sampler in samplers.values() for note in sampler.left_out)
-        averages = {ALL: known} if len(known) > 1 else {}
-        return Work(parts=parts, averages=averages, notes=tuple(left_out))
 
     def _sampler(self, shards: ShardSet, name: str) -> Fixed:
         return Fixed(
@@ -184,61 +202,61 @@ class FixedTasks(Options):
         return f"fixed-{self.way}way-{self.shot}shot{within}"
 
 
-PROTOCOLS: Final[Mapping[str, type[Options]]] = {
-    kind.name: kind for kind in (Md, VtabTasks, OrbitTasks, FixedTasks)
+PROTOCOLS: Final[Mapping[str, type[ProtocolOptions]]] = {
+    kind.name: kind for kind in (MetaDatasetOptions, VtabOptions, OrbitOptions, FixedOptions)
 }
 
 
-def present(
+def choose_datasets(
     shards: ShardSet, named: Sequence[str], usual: Sequence[str], what: str
 ) -> tuple[str, ...]:
-    """Those named, each of which must be there, or those of the usual ones that are."""
+    """The datasets named, all of which must be in the shards, or else the usual ones that are."""
     if len(set(named)) < len(named):
         raise UsageError(f"--datasets takes different names, got {' '.join(named)}")
-    found = tuple(name for name in named or usual if name in shards.datasets)
-    held = ", ".join(map(_with_splits, shards))
-    if named and len(found) < len(named):
-        absent = ", ".join(name for name in named if name not in found)
+    present = tuple(name for name in named or usual if name in shards.datasets)
+    held = ", ".join(map(_name_with_splits, shards))
+    if named and len(present) < len(named):
+        absent = ", ".join(name for name in named if name not in present)
         raise UsageError(f"{shards.root} has no dataset {absent}; it has {held}")
-    if not found:
+    if not present:
         raise UsageError(
             f"{shards.root} has no {what}; it has {held}; name others with --datasets, or build it with "
             "python -m pipeline.build"
         )
-    return found
+    return present
 
 
-def _with_splits(dataset: Dataset) -> str:
+def _name_with_splits(dataset: Dataset) -> str:
     splits = ", ".join(filter(None, dataset.manifest.splits))
     return f"{dataset.manifest.name} ({splits})" if splits else dataset.manifest.name
 
 
-def _missing(wanted: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    absent = [name for name in wanted if name not in found]
+def _missing_datasets(wanted: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
+    absent = [name for name in wanted if name not in present]
     if not absent:
         return ()
     return (f"{len(absent)} of {len(wanted)} datasets are not in the shards: {', '.join(absent)}",)
 
 
-def _unseen(part: Part) -> str:
-    """What a thousand support images do not show, and is asked about all the same."""
-    plan = part.sampler[0]
+def _unseen_classes_note(tasks: DatasetTasks) -> str:
+    """A note on the classes that a thousand support images happen to leave out, but the queries have."""
+    plan = tasks.sampler[0]
     unseen = plan.shots == 0
-    asked = int(unseen[plan.query.labels].sum())
-    if not asked:
+    queries = int(unseen[plan.query.labels].sum())
+    if not queries:
         return ""
     return (
-        f"{part.dataset}: {int(unseen.sum())} of {plan.way} classes have no support image; their "
-        f"{asked:,} query images count as wrong"
+        f"{tasks.dataset}: {int(unseen.sum())} of {plan.way} classes have no support image; their "
+        f"{queries:,} query images count as wrong"
     )
 
 
-def _counted(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(f"{found.count(name)} {name}(s)" for name in dict.fromkeys(found))
+def _count_names(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(f"{listed.count(name)} {name}(s)" for name in dict.fromkeys(listed))
 
 
-def _from_one(name: str, value: int) -> int:
+def _positive(name: str, value: int) -> int:
     if value < 1:
         raise UsageError(f"--{name} starts at 1, got {value}")
     return value

@@ -1,6 +1,6 @@
-"""What an evaluation finds, in travel order: a task's answers, a dataset's score, the whole.
+"""The records of an evaluation, in travel order: the answers to a task, the score of a dataset, the result.
 
-All are JSON on disk: one line per task while it runs (`tasks-*.jsonl`), one file at the end
+All are JSON on disk: one line per task while the evaluation runs (`tasks-*.jsonl`), one file at the end
 (`evaluation.json`), from which reports are made.
 """
 
@@ -8,177 +8,170 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import IntegrityError, SourceMissing
-from pipeline.layout import write_whole
+from pipeline.layout import write_atomically
+from pipeline.settings import read_json, typed
 
-FORMAT: Final = "lite-shards evaluation 1"
-FILE: Final = "evaluation.json"
+EVALUATION_FORMAT: Final = "lite-shards evaluation 1"
+EVALUATION_FILE: Final = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoAnswers:
-    """ORBIT: what a task said of one query video, frame by frame."""
+    """ORBIT: the answers to one query video, frame by frame."""
 
     video: str
     label: int
-    """The right answer: a position among the task's objects."""
+    """The correct answer: a position among the task's objects."""
     frames: tuple[int, ...]
-    """Number of each scored frame in its video, in order."""
+    """The number of each scored frame in its video, in order."""
     answers: tuple[int, ...]
-    """The label that each of them was given."""
+    """The predicted label of each of these frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskAnswers:
-    """One task, adapted to and asked."""
+    """One finished task."""
 
     dataset: str
     number: int
     way: int
     support: int
-    """Images."""
+    """Support images."""
     queries: int
-    """Images that were asked about."""
+    """Query images."""
     correct: int
-    """Queries answered rightly; a query of a class without support images cannot be."""
+    """Queries answered correctly; a query of a class without support images never is."""
     adapt_seconds: float
-    """From the images in memory to the classifier."""
+    """Wall time from the images in memory to the classifier."""
     mode: str = ""
     """ORBIT: cle-ve or clu-ve."""
     user: str = ""
     """ORBIT."""
     objects: tuple[str, ...] = ()
-    """ORBIT: what label 0, 1, ... is."""
+    """ORBIT: the objects with label 0, 1, ..."""
     videos: tuple[VideoAnswers, ...] = ()
-    """ORBIT: the query, by video."""
+    """ORBIT: the answers by query video."""
 
     @property
     def accuracy(self) -> float:
-        """Over the task's queries."""
+        """The share of the queries that was answered correctly."""
         return self.correct / self.queries
 
     def described(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_described(cls, values: Mapping[str, Any]) -> TaskAnswers:
-        """The inverse of `described`."""
-        videos = tuple(
-            VideoAnswers(
-                video=video["video"], label=video["label"],
-                frames=tuple(video["frames"]), answers=tuple(video["answers"]),
-            )
-            for video in values["videos"]
-        )  # fmt: skip
-        return cls(**{**values, "objects": tuple(values["objects"]), "videos": videos})
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """One number of a table."""
+class DatasetScore:
+    """One score of one dataset: a number of a table."""
 
     dataset: str
     """A dataset, or a task of VTAB; ORBIT: its name in the shard set."""
     metric: str
     """accuracy; ORBIT: frame_accuracy, video_accuracy, frames_to_recognition, and `user_...` of each;
-    since 2022 `task_frame_accuracy` and `object_frame_accuracy`, too."""
+    since 2022 also `task_frame_accuracy` and `object_frame_accuracy`."""
     value: float
     """A share, 0 to 1."""
     interval: float | None
-    """Half of the 95 % interval; None where there is one task only (VTAB)."""
+    """Half of the 95 % interval; None for a single task (VTAB)."""
     count: int
-    """Values that it is the mean of: tasks, videos, users."""
+    """The number of values that it is the mean of: tasks, videos, users."""
     chance: float | None = None
-    """What guessing would come to."""
+    """The score of guessing."""
     group: str = ""
     """VTAB: natural, specialised or structured. ORBIT: cle-ve or clu-ve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Average:
-    """The mean over datasets, as the papers' tables have it."""
+class AverageScore:
+    """A mean over datasets, as in the papers' tables."""
 
     name: str
     """"all", or a group of VTAB."""
     metric: str
     value: float
     found: int
-    """Datasets it is over."""
+    """The number of datasets it is over."""
     wanted: int
-    """Datasets that the benchmark has."""
+    """The number of datasets that the benchmark has."""
     missing: tuple[str, ...] = ()
-    """Those that the shard set lacks."""
+    """The datasets that the shard set lacks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What adapting takes, as in the paper's Table 1: means over the tasks."""
+class AdaptationCost:
+    """The cost of adapting to a task, as in the paper's Table 1: over all tasks."""
 
     parameters: int
-    """Buffers and the head of each task left out."""
+    """Without buffers and the head of each task."""
     macs: float | None
-    """Multiply-accumulates to adapt, forward (and backward counted as the paper does); None if unknown."""
+    """Mean multiply-accumulates to adapt, with backward passes counted as the paper does; None if unknown."""
     steps: str
     """1F, 15FB, 50FB."""
     seconds: float
-    """Of wall time, data already in memory."""
+    """Median wall time, with the data already in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """All that a report needs to know of one learner under one protocol."""
+class KnownNumbers:
+    """The options and facts of a learner that a report compares or formats as numbers."""
+
+    image_size: int | None = None
+    tasks: int | None = None
+    h: int | None = None
+    tasks_per_user: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationResult:
+    """The result of one learner under one protocol, with all that a report needs."""
 
     name: str
-    """Of the row; the run's folder by default."""
+    """The name of its row in tables; by default that of the run's folder."""
     protocol: str
     """md, vtab, orbit or fixed."""
     options: Mapping[str, Any]
-    """What narrows the protocol: splits, mode, way, shot, tasks, seed, image size ..."""
+    """The options of the protocol, and the image size: splits, mode, way, shot, tasks, seed ..."""
     learner: Mapping[str, Any]
-    """`learners.methods.catalogue.About.described()`, and "tasks": episodes that it was trained on."""
+    """`learners.methods.catalogue.LearnerInfo.described()`, and "tasks": the episodes that it was trained on."""
     shards: str
-    scores: tuple[Score, ...]
-    averages: tuple[Average, ...]
-    cost: Cost
+    scores: tuple[DatasetScore, ...]
+    averages: tuple[AverageScore, ...]
+    cost: AdaptationCost
     notes: tuple[str, ...] = ()
-    """What a reader must know: what is missing, or makes the figures incomparable."""
-    format: str = field(default=FORMAT)
+    """What is missing, or makes the figures incomparable."""
+    format: str = field(default=EVALUATION_FORMAT)
 
     def save(self, folder: Path) -> Path:
-        """Write `evaluation.json`, whole or not at all."""
-        path = folder / FILE
-        write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        """Write `evaluation.json`, whole or not at all, and return its path."""
+        path = folder / EVALUATION_FILE
+        write_atomically(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
         return path
 
     @classmethod
-    def load(cls, place: Path) -> Evaluation:
-        """From a file, or from the folder that holds it."""
-        path = place / FILE if place.is_dir() else place
+    def load(cls, file_or_folder: Path) -> EvaluationResult:
+        """Read a result from its file, or from the folder that holds it."""
+        path = file_or_folder / EVALUATION_FILE if file_or_folder.is_dir() else file_or_folder
         if not path.is_file():
             raise SourceMissing(
-                f"{place} is no evaluation: needed {FILE}; python -m learners.evaluate makes one"
+                f"{file_or_folder} is no evaluation: needed {EVALUATION_FILE}; python -m learners.evaluate makes one"
             )
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.get("format") != FORMAT:
-                raise IntegrityError(
-                    f"{path} has the format {values.get('format')!r} and {FORMAT!r} is needed; "
-                    "evaluate again"
-                )
-            parts = {
-                "scores": tuple(Score(**score) for score in values["scores"]),
-                "averages": tuple(
-                    Average(**{**average, "missing": tuple(average["missing"])})
-                    for average in values["averages"]
-                ),
-                "cost": Cost(**values["cost"]),
-                "notes": tuple(values["notes"]),
-            }
-            return cls(**{**values, **parts})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IntegrityError(f"{path} is damaged: {error!r}; evaluate again") from error
+        cure = "evaluate again"
+        values = read_json(path, cure=cure)
+        written = values.get("format") if isinstance(values, dict) else None
+        if written != EVALUATION_FORMAT:
+            raise IntegrityError(
+                f"{path} has the format {written!r} and {EVALUATION_FORMAT!r} is needed; {cure}"
+            )
+        where = f"{path} is damaged, {cure}"
+        result = typed(values, cls, where)
+        for values in (result.options, result.learner):
+            numbers = {f.name: values.get(f.name) for f in fields(KnownNumbers)}
+            typed(numbers, KnownNumbers, where)
+        return result

@@ -1,7 +1,7 @@
-"""An evaluation under way: which tasks are left, this process's share of them, and their answers.
+"""An evaluation under way: the tasks that are left, this process's share of them, and their answers.
 
-A task's number decides which process answers it, and nothing but the task decides its answers: the same
-come out of any number of processes, and of any that went on where others stopped.
+A task's number decides which process answers it, and the answers depend on the task alone: they are the
+same for any number of processes, and for processes that go on where others stopped.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from learners.evaluate.answers import adapt, answer, ask, record
-from learners.evaluate.features import Blocks, Table, shared
-from learners.evaluate.ledger import Ledger, agree
+from learners.evaluate.answers import answer_queries, answer_task, task_answers, timed_adapt
+from learners.evaluate.features import BlockSampler, FeatureTable, shared_blocks
+from learners.evaluate.ledger import TaskLedger, begin_or_resume
 from learners.evaluate.records import TaskAnswers
-from learners.evaluate.work import Key, Part, Work
-from learners.learner import Passage, StagedLearner
-from learners.processes import Team
-from pipeline.command import Progress
+from learners.evaluate.task_set import DatasetTasks, TaskKey, TaskSet
+from learners.learner import MetaLearner, StagedLearner
+from learners.processes import ProcessGroup
+from learners.task import ChunkedPass
+from pipeline.command import ProgressBar
 from pipeline.decoders.choose import DecoderName
 from pipeline.episodes import EpisodePlan, Sampler
 from pipeline.loader.loader import EpisodeLoader
@@ -30,20 +31,20 @@ from pipeline.shardset import ShardSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class How:
-    """What an evaluation's figures should not depend on, but for rounding."""
+class EvaluationSettings:
+    """How images are read and passed; apart from the image size, figures depend on it by rounding alone."""
 
     image_size: int
-    passage: Passage
+    passage: ChunkedPass
     decoder: DecoderName = "auto"
     threads: int | None = None
     share: bool = True
-    """Pass an image once where several tasks show it and its features are the same in all."""
+    """Pass an image once for all tasks that show it, where its features are the same in all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Some:
-    """A sampler of some numbers of another."""
+class SamplerSubset:
+    """A sampler of some of another sampler's episodes."""
 
     sampler: Sampler
     numbers: Sequence[int]
@@ -52,93 +53,93 @@ class Some:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: int, /) -> EpisodePlan:
-        return self.sampler[self.numbers[place]]
+    def __getitem__(self, position: int, /) -> EpisodePlan:
+        return self.sampler[self.numbers[position]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Run:
-    """A learner, its tasks, and who works on them."""
+class EvaluationRun:
+    """A learner, its tasks, and the processes that work on them."""
 
-    net: nn.Module
-    work: Work
+    learner: MetaLearner
+    task_set: TaskSet
     shards: ShardSet
-    how: How
-    team: Team
+    settings: EvaluationSettings
+    processes: ProcessGroup
 
-    def answers(self, folder: Path, settings: Mapping[str, Any]) -> list[TaskAnswers]:
-        """Answer what is left, and return all tasks in order; nothing to processes that do not lead."""
-        agree(folder, settings, leads=self.team.leads)
-        self.team.any(False)  # noqa: FBT003 - everybody has read the folder before anybody writes
-        wanted = [key for part in self.work.parts for key in part.keys]
-        mine = wanted[self.team.rank :: self.team.size]
-        with Ledger(folder, self.team.rank) as ledger:
-            done = ledger.tasks().keys()
-            left = [task for task in mine if task not in done]
-            quiet = not self.team.leads
-            with Progress("evaluate", len(left), quiet=quiet, unit="task") as progress:
-                for task in self._each(left):
+    def answers(self, folder: Path, resume_settings: Mapping[str, Any]) -> list[TaskAnswers]:
+        """Answer this process's tasks that are left; the leading process returns all tasks, in order."""
+        processes = self.processes
+        begin_or_resume(folder, resume_settings, leads=processes.leads)
+        processes.any(False)  # noqa: FBT003 - all have read the folder before any of them writes
+        keys = [key for own in self.task_set.datasets for key in own.keys]
+        with TaskLedger(folder, processes.rank) as ledger:
+            finished = ledger.tasks().keys()
+            left = [key for key in keys[processes.rank :: processes.size] if key not in finished]
+            quiet = not processes.leads
+            with ProgressBar("evaluate", len(left), quiet=quiet, unit="task") as progress:
+                for task in self._answer(left):
                     ledger.add(task)
                     progress.advance(1, task.dataset)
-            if not self.team.leads:
+            if not processes.leads:
                 return []
-            found = ledger.wait(set(wanted))
-        return [found[task] for task in wanted]
+            answered = ledger.wait(set(keys))
+        return [answered[key] for key in keys]
 
-    def _each(self, left: Sequence[Key]) -> Iterator[TaskAnswers]:
+    def _answer(self, left: Sequence[TaskKey]) -> Iterator[TaskAnswers]:
         warm = False
-        for part in self.work.parts:
-            own = [key.number for key in left if key[:2] == (part.dataset, part.mode)]
-            if not own:
+        for tasks in self.task_set.datasets:
+            numbers = [key.number for key in left if key[:2] == (tasks.dataset, tasks.mode)]
+            if not numbers:
                 continue
-            net, dataset, blocks = self.net, self.shards[part.dataset], None
-            if self.how.share and isinstance(net, StagedLearner):
-                blocks = shared(net, part, own, dataset, self.how.passage)
+            learner, dataset, blocks = self.learner, self.shards[tasks.dataset], None
+            if self.settings.share and isinstance(learner, StagedLearner):
+                blocks = shared_blocks(learner, tasks, numbers, dataset, self.settings.passage)
                 if blocks is not None:
-                    yield from self._shared(net, part, own, blocks)
+                    yield from self._answer_shared(learner, tasks, numbers, blocks)
             if blocks is None:
-                yield from self._streamed(part, own, warm=warm)
+                yield from self._answer_streamed(tasks, numbers, warm=warm)
                 warm = True
 
-    def _streamed(self, part: Part, numbers: Sequence[int], *, warm: bool) -> Iterator[TaskAnswers]:
-        """Tasks whose images pass one task after the other."""
-        dataset, passage = self.shards[part.dataset], self.how.passage
-        with self._loader(part, Some(part.sampler, numbers)) as loader:
-            for episode in loader:
-                if not warm:  # what is done for the first time takes longer
-                    clips = replace(passage, clip=episode.plan.clip)
-                    adapt(self.net, episode.support.images, episode.support.labels, clips)
-                    warm = True
-                yield answer(self.net, episode, part, dataset, passage)
-
-    def _shared(
-        self, net: StagedLearner, part: Part, numbers: Sequence[int], blocks: Blocks
+    def _answer_streamed(
+        self, tasks: DatasetTasks, numbers: Sequence[int], *, warm: bool
     ) -> Iterator[TaskAnswers]:
-        """Tasks of images that have passed before."""
-        dataset = self.shards[part.dataset]
-        with self._loader(part, blocks) as loader:
-            table = Table(net, blocks, loader, self.how.passage)
-        for number in numbers:
-            plan = part.sampler[number]
-            classify, seconds = table.adapt(plan)
-            answers = ask(classify, plan, dataset, table.asked(plan))
-            yield record(part, dataset, plan, answers, seconds)
+        """Answer tasks one by one, each from images of its own."""
+        dataset, passage = self.shards[tasks.dataset], self.settings.passage
+        with self._open_loader(tasks, SamplerSubset(tasks.sampler, numbers)) as loader:
+            for episode in loader:
+                if not warm:  # the first pass of all takes longer and would spoil the seconds
+                    clips = replace(passage, clip=episode.plan.clip)
+                    timed_adapt(self.learner, episode.support.images, episode.support.labels, clips)
+                    warm = True
+                yield answer_task(self.learner, episode, tasks, dataset, passage)
 
-    def _loader(self, part: Part, sampler: Sampler) -> EpisodeLoader:
-        how = self.how
+    def _answer_shared(
+        self, learner: StagedLearner, tasks: DatasetTasks, numbers: Sequence[int], blocks: BlockSampler
+    ) -> Iterator[TaskAnswers]:
+        """Answer tasks from features that they share."""
+        dataset = self.shards[tasks.dataset]
+        with self._open_loader(tasks, blocks) as loader:
+            table = FeatureTable(learner, blocks, loader, self.settings.passage)
+        for number in numbers:
+            plan = tasks.sampler[number]
+            classifier, seconds = table.adapt(plan)
+            answers = answer_queries(classifier, plan, dataset, table.query_features(plan))
+            yield task_answers(tasks, dataset, plan, answers, seconds)
+
+    def _open_loader(self, tasks: DatasetTasks, sampler: Sampler) -> EpisodeLoader:
+        settings = self.settings
         return EpisodeLoader(
-            replace(self.shards, datasets={part.dataset: self.shards[part.dataset]}), sampler,
-            image_size=how.image_size, h=0, device=self.team.device, decoder=how.decoder,
-            threads=how.threads,
+            replace(self.shards, datasets={tasks.dataset: self.shards[tasks.dataset]}), sampler,
+            image_size=settings.image_size, h=0, device=self.processes.device,
+            decoder=settings.decoder, threads=settings.threads,
         )  # fmt: skip
 
 
-def digest(net: nn.Module) -> str:
-    """A hash of all weights."""
-    found = hashlib.sha256()
+def hash_weights(net: nn.Module) -> str:
+    """A SHA-256 of all parameters and buffers."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
-        found.update(name.encode())
-        found.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

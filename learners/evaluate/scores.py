@@ -1,4 +1,4 @@
-"""Scores from answers: means with their intervals, ORBIT's metrics, and its challenge's result file.
+"""Scores from answers: means with their intervals, ORBIT's metrics, and the result file of its challenge.
 
 No score depends on the order of the tasks, nor on how many processes answered them.
 """
@@ -7,44 +7,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 
-from learners.evaluate.records import Score, TaskAnswers, VideoAnswers
+from learners.evaluate.records import DatasetScore, TaskAnswers, VideoAnswers
 from pipeline.errors import UsageError, check_choice
+from pipeline.samplers.orbit.rules import ProtocolName
 
 NORMAL_95: Final = 1.96
-OrbitProtocol: TypeAlias = Literal["2021", "2022"]
 
 
-class _Film(NamedTuple):
+class _QueryVideo(NamedTuple):
     """A query video of a task."""
 
     task: TaskAnswers
-    answered: VideoAnswers
+    video: VideoAnswers
 
     @property
-    def right(self) -> int:
-        return self.answered.answers.count(self.answered.label)
+    def correct(self) -> int:
+        """The number of frames that were answered correctly."""
+        return self.video.answers.count(self.video.label)
 
     @property
-    def owner(self) -> tuple[str, str]:
-        """A user and an object; users may have objects of the same name."""
-        return self.task.user, self.task.objects[self.answered.label]
+    def object(self) -> tuple[str, str]:
+        """The user and the object; objects of two users may have the same name."""
+        return self.task.user, self.task.objects[self.video.label]
 
 
-class _Value(NamedTuple):
-    """What a score is a mean of."""
+class _ScoredValue(NamedTuple):
+    """One of the values that a score is the mean of."""
 
     score: float
     chance: float
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and half of its 95 % interval by the papers' formula.
 
-    That is 1.96 standard deviations (of all, not n - 1) over the root of n.
+    That is 1.96 standard deviations (over n, not n - 1) divided by the root of n.
     """
     if not values:
         raise UsageError("a mean needs at least one value, and there is none")
@@ -53,133 +54,137 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, NORMAL_95 * math.sqrt(variance / len(values))
 
 
-def accuracy(tasks: Sequence[TaskAnswers], dataset: str, group: str = "") -> Score:
-    """The mean over tasks of the share of their queries that was answered rightly; one has no interval."""
-    values = [_Value(task.accuracy, 1 / task.way) for task in tasks]
-    return _score(values, dataset, "accuracy", group)
+def accuracy_scores(tasks: Sequence[TaskAnswers], dataset: str, group: str = "") -> tuple[DatasetScore, ...]:
+    """The mean accuracy over tasks, a tuple of one score; that of a single task has no interval."""
+    values = [_ScoredValue(task.accuracy, 1 / task.way) for task in tasks]
+    return (_dataset_score(values, dataset, "accuracy", group),)
 
 
 def frame_accuracy(video: VideoAnswers) -> float:
-    """The share of frames that was answered rightly."""
+    """The share of frames that were answered correctly."""
     return video.answers.count(video.label) / len(video.answers)
 
 
 def video_accuracy(video: VideoAnswers) -> float:
-    """1 if the most frequent answer is right; of several as frequent the lowest label counts."""
+    """1 if the most frequent answer is correct, else 0; of equally frequent ones the lowest label counts."""
     return float(np.bincount(video.answers).argmax() == video.label)
 
 
 def frames_to_recognition(video: VideoAnswers) -> float:
-    """The share of frames before the first right answer; 1 if there is none."""
+    """The share of frames before the first correct answer; 1 if there is none."""
     if video.label not in video.answers:
         return 1.0
     return video.answers.index(video.label) / len(video.answers)
 
 
-METRICS: Final[Mapping[str, Callable[[VideoAnswers], float]]] = {
+VIDEO_METRICS: Final[Mapping[str, Callable[[VideoAnswers], float]]] = {
     "frame_accuracy": frame_accuracy,
     "video_accuracy": video_accuracy,
     "frames_to_recognition": frames_to_recognition,
 }
-POOLED: Final[Mapping[str, Callable[[_Film], Hashable]]] = {
-    "user": lambda film: film.task.user,
-    "task": lambda film: film.task.number,
-    "object": lambda film: film.owner,
+POOLED_UNITS: Final[Mapping[str, Callable[[_QueryVideo], Hashable]]] = {
+    "user": lambda query: query.task.user,
+    "task": lambda query: query.task.number,
+    "object": lambda query: query.object,
 }
-"""What the protocol of 2022 also scores, as if all frames of one were one video."""
+"""What the protocol of 2022 also scores, with all frames of a unit pooled as if they were one video."""
 
 
 def orbit_scores(
-    tasks: Sequence[TaskAnswers], dataset: str, protocol: OrbitProtocol = "2021"
-) -> tuple[Score, ...]:
+    tasks: Sequence[TaskAnswers], dataset: str, protocol: ProtocolName = "2021"
+) -> tuple[DatasetScore, ...]:
     """ORBIT's metrics, for each mode by itself.
 
-    2021: each of `METRICS` as the mean over all videos of all tasks, and `user_...`: the mean over users of
-    the mean over a user's videos. 2022: frame accuracy over videos, and `user_`, `task_` and
+    2021: each of `VIDEO_METRICS` as the mean over all videos of all tasks, and `user_...`: the mean over
+    users of the mean over a user's videos. 2022: frame accuracy over videos, and `user_`, `task_` and
     `object_frame_accuracy`, for which frames are pooled before they are averaged, as the official code does.
 
-    The answers hold what the protocol scores: 2021 scores a padded video's duplicate frames, 2022 does not,
-    and whoever makes the answers has left them out.
+    The answers must hold exactly the frames that the protocol scores: 2021 scores the duplicate frames of a
+    padded video, 2022 does not.
     """
-    check_choice(protocol, get_args(OrbitProtocol), "ORBIT's protocol")
+    check_choice(protocol, get_args(ProtocolName), "ORBIT's protocol")
     values_of = _values_of_2021 if protocol == "2021" else _values_of_2022
-    scores: list[Score] = []
+    scores: list[DatasetScore] = []
     for mode in dict.fromkeys(task.mode for task in tasks):
-        films = [film for task in tasks if task.mode == mode for film in _films(task)]
-        scores += [_score(v, dataset, metric, mode) for metric, v in values_of(films).items()]
+        videos = [query for task in tasks if task.mode == mode for query in _query_videos(task)]
+        scores += [
+            _dataset_score(values, dataset, metric, mode) for metric, values in values_of(videos).items()
+        ]
     return tuple(scores)
 
 
-def challenge(tasks: Sequence[TaskAnswers], macs: Sequence[float | None]) -> dict[str, Any]:
-    """The result file of ORBIT's challenge, for JSON: what was said of each frame, task by task, by user.
+def challenge_results(tasks: Sequence[TaskAnswers], macs: Sequence[float | None]) -> dict[str, Any]:
+    """The result file of ORBIT's challenge, for JSON: the answer to each frame, by user, task and video.
 
-    macs: of each of these tasks to adapt; where it is None the file says nothing of it. The tasks are of one
-    mode.
+    The tasks are of one mode. `macs` are the multiply-accumulates to adapt to each task; where one is None,
+    the file leaves it out.
     """
     modes = {task.mode for task in tasks}
     if len(modes) > 1:
         raise UsageError(f"a result file is of one mode, not of {' and '.join(sorted(modes))}")
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for task, cost in sorted(zip(tasks, macs, strict=True), key=lambda pair: pair[0].number):
         entry: dict[str, Any] = {"task_object_list": list(task.objects)}
         if cost is not None:
             entry["task_macs_to_personalise"] = int(cost)
-        entry["task_videos"] = {film.answered.video: _by_frame(film) for film in _films(task)}
-        found.setdefault(task.user, []).append(entry)
-    return found
+        entry["task_videos"] = {
+            query.video.video: _answers_by_frame(query.video) for query in _query_videos(task)
+        }
+        results.setdefault(task.user, []).append(entry)
+    return results
 
 
-def _values_of_2021(films: Sequence[_Film]) -> dict[str, list[_Value]]:
-    found = {}
-    for metric, measure in METRICS.items():
-        by_user: dict[str, list[_Value]] = {}
-        for film in films:
-            value = _Value(measure(film.answered), 1 / film.task.way)
-            by_user.setdefault(film.task.user, []).append(value)
-        found[metric] = [value for values in by_user.values() for value in values]
-        found[f"user_{metric}"] = [_mean(values) for values in by_user.values()]
-    return found
+def _values_of_2021(videos: Sequence[_QueryVideo]) -> dict[str, list[_ScoredValue]]:
+    metrics = {}
+    for metric, measure in VIDEO_METRICS.items():
+        by_user: dict[str, list[_ScoredValue]] = {}
+        for query in videos:
+            value = _ScoredValue(measure(query.video), 1 / query.task.way)
+            by_user.setdefault(query.task.user, []).append(value)
+        metrics[metric] = [value for values in by_user.values() for value in values]
+        metrics[f"user_{metric}"] = [_mean_value(values) for values in by_user.values()]
+    return metrics
 
 
-def _values_of_2022(films: Sequence[_Film]) -> dict[str, list[_Value]]:
+def _values_of_2022(videos: Sequence[_QueryVideo]) -> dict[str, list[_ScoredValue]]:
     metric = "frame_accuracy"
-    found = {metric: [_pooled([film]) for film in films]}
-    for unit, key in POOLED.items():
-        units: dict[Hashable, list[_Film]] = {}
-        for film in films:
-            units.setdefault(key(film), []).append(film)
-        found[f"{unit}_{metric}"] = [_pooled(some) for some in units.values()]
-    return found
+    metrics = {metric: [_pool_frames([query]) for query in videos]}
+    for unit, key in POOLED_UNITS.items():
+        units: dict[Hashable, list[_QueryVideo]] = {}
+        for query in videos:
+            units.setdefault(key(query), []).append(query)
+        metrics[f"{unit}_{metric}"] = [_pool_frames(own) for own in units.values()]
+    return metrics
 
 
-def _pooled(films: Sequence[_Film]) -> _Value:
-    frames = [len(film.answered.answers) for film in films]
-    chances = (count / film.task.way for count, film in zip(frames, films, strict=True))
-    right = sum(film.right for film in films)
-    return _Value(right / sum(frames), math.fsum(chances) / sum(frames))
+def _pool_frames(videos: Sequence[_QueryVideo]) -> _ScoredValue:
+    frames = [len(query.video.answers) for query in videos]
+    chances = (count / query.task.way for count, query in zip(frames, videos, strict=True))
+    correct = sum(query.correct for query in videos)
+    return _ScoredValue(correct / sum(frames), math.fsum(chances) / sum(frames))
 
 
-def _mean(values: Sequence[_Value]) -> _Value:
+def _mean_value(values: Sequence[_ScoredValue]) -> _ScoredValue:
     count = len(values)
-    return _Value(*(math.fsum(column) / count for column in zip(*values, strict=True)))
+    return _ScoredValue(*(math.fsum(column) / count for column in zip(*values, strict=True)))
 
 
-def _score(values: Sequence[_Value], dataset: str, metric: str, group: str) -> Score:
-    mean, half = interval([value.score for value in values])
-    guess, _ = interval([value.chance for value in values])
-    return Score(
+def _dataset_score(values: Sequence[_ScoredValue], dataset: str, metric: str, group: str) -> DatasetScore:
+    mean, half = mean_interval([value.score for value in values])
+    chance, _ = mean_interval([value.chance for value in values])
+    return DatasetScore(
         dataset=dataset,
         metric=metric,
         value=mean,
         interval=half if len(values) > 1 else None,
         count=len(values),
-        chance=None if metric.endswith("frames_to_recognition") else guess,
+        chance=None if metric.endswith("frames_to_recognition") else chance,
         group=group,
     )
 
 
-def _films(task: TaskAnswers) -> Iterable[_Film]:
-    """A task's videos, each with at least one frame and an answer for each."""
+def _query_videos(task: TaskAnswers) -> Iterable[_QueryVideo]:
+    """The query videos of a task, each with at least one frame and an answer for each."""
     where = f"task {task.number} of {task.dataset}"
     if not task.videos:
         raise UsageError(f"{where} has no query video, and ORBIT's metrics are about videos")
@@ -189,11 +194,10 @@ def _films(task: TaskAnswers) -> Iterable[_Film]:
                 f"{where} has {len(video.answers)} answers for the {len(video.frames)} frames of "
                 f"{video.video}; it needs a frame or more, and an answer for each"
             )
-        yield _Film(task, video)
+        yield _QueryVideo(task, video)
 
 
-def _by_frame(film: _Film) -> dict[int, int]:
-    video = film.answered
+def _answers_by_frame(video: VideoAnswers) -> dict[int, int]:
     answers = dict(zip(video.frames, video.answers, strict=True))
     if len(answers) < len(video.frames):
         raise UsageError(

@@ -9,35 +9,35 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from learners.evaluate.records import Average, Cost, Evaluation, Score
+from learners.evaluate.records import AdaptationCost, AverageScore, DatasetScore, EvaluationResult
 
-WIDTH: Final = 100  # columns, where there is no terminal that has a width
-GIGA: Final = 1e9
-MEGA: Final = 1e6
+TERMINAL_WIDTH: Final = 100  # columns, where the output is no terminal
+GIGA_MACS: Final = 1e9
+MEGA_PARAMETERS: Final = 1e6
 
 
-def show(found: Evaluation, paths: Sequence[Path], console: Console | None = None) -> None:
-    """Scores, averages, cost, and what a reader must know."""
-    console = console or _console()
-    table = Table(title=f"{found.name}, {found.protocol}", title_justify="left")
+def print_evaluation(result: EvaluationResult, paths: Sequence[Path], console: Console | None = None) -> None:
+    """Print scores, averages, cost and notes."""
+    console = console or _make_console()
+    table = Table(title=f"{result.name}, {result.protocol}", title_justify="left")
     for name in ("dataset", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("%", "95 %", "chance", "over"):
         table.add_column(name, justify="right")
-    for score in found.scores:
-        table.add_row(*_row(score))
+    for score in result.scores:
+        table.add_row(*_score_row(score))
     table.add_section()
-    for average in found.averages:
-        table.add_row(*_mean(average), style="bold")
+    for average in result.averages:
+        table.add_row(*_average_row(average), style="bold")
     console.print(table)
-    console.print(_cost(found.cost), highlight=False)
-    for note in found.notes:
+    console.print(_cost_line(result.cost), highlight=False)
+    for note in result.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     for path in paths:
         console.print(f"wrote {path}", highlight=False, markup=False)
 
 
-def _row(score: Score) -> tuple[str, ...]:
+def _score_row(score: DatasetScore) -> tuple[str, ...]:
     name = f"{score.dataset} ({score.group})" if score.group else score.dataset
     return (
         name,
@@ -49,16 +49,16 @@ def _row(score: Score) -> tuple[str, ...]:
     )
 
 
-def _mean(average: Average) -> tuple[str, ...]:
+def _average_row(average: AverageScore) -> tuple[str, ...]:
     over = f"{average.found} of {average.wanted}"
     return (f"mean, {average.name}", average.metric, f"{100 * average.value:.1f}", "", "", over)
 
 
-def _cost(cost: Cost) -> str:
-    macs = "" if cost.macs is None else f"{cost.macs / GIGA:,.4g} G multiply-accumulates, "
-    return f"to adapt: {cost.steps}, {macs}{cost.seconds:.3g} s; {cost.parameters / MEGA:.2f} M parameters"
+def _cost_line(cost: AdaptationCost) -> str:
+    macs = "" if cost.macs is None else f"{cost.macs / GIGA_MACS:,.4g} G multiply-accumulates, "
+    return f"to adapt: {cost.steps}, {macs}{cost.seconds:.3g} s; {cost.parameters / MEGA_PARAMETERS:.2f} M parameters"
 
 
-def _console() -> Console:
+def _make_console() -> Console:
     plain = Console()
-    return plain if plain.is_terminal else Console(width=WIDTH)
+    return plain if plain.is_terminal else Console(width=TERMINAL_WIDTH)

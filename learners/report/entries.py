@@ -1,139 +1,136 @@
-"""Results and published rows become entries of tables, and what adapting costs becomes text."""
+"""The entries of tables, from results and published rows, and the cost of adapting as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from learners.evaluate.records import Cost
-from learners.report.notes import limits, notes, partial
-from learners.report.published import Published
-from learners.report.ranks import Figure
-from learners.report.results import Result
-from learners.report.tables import ABSENT, Band, Column, Entry, Table, make_table
+from learners.evaluate.records import AdaptationCost
+from learners.report.notes import partial_averages, protocol_deviations, result_notes
+from learners.report.published import PublishedRow
+from learners.report.ranks import MeanInterval
+from learners.report.results import NamedResult
+from learners.report.tables import ABSENT_TEXT, EntryGroup, ReportTable, TableColumn, TableEntry, make_table
 
-COSTS: Final = (
-    Column(key="macs", title="MACs", over="to adapt", kind="text"),
-    Column(key="steps", title="steps", over="to adapt", kind="text"),
-    Column(key="seconds", title="time", over="to adapt", kind="text"),
-    Column(key="parameters", title="parameters", kind="text"),
+COST_COLUMNS: Final = (
+    TableColumn("macs", "MACs", "to adapt", kind="text"),
+    TableColumn("steps", "steps", "to adapt", kind="text"),
+    TableColumn("seconds", "time", "to adapt", kind="text"),
+    TableColumn("parameters", "parameters", kind="text"),
 )
-FACTS: Final = (
-    Column(key="learner", title="method", kind="text", left=True),
-    Column(key="backbone", title="backbone", kind="text", left=True),
-    Column(key="image_size", title="pixels", kind="text"),
-    Column(key="h", title="|H|", kind="text"),
-    Column(key="sampler", title="gradient", kind="text", left=True),
-    Column(key="tasks", title="trained on", kind="text"),
+LEARNER_COLUMNS: Final = (
+    TableColumn("learner", "method", kind="text", left=True),
+    TableColumn("backbone", "backbone", kind="text", left=True),
+    TableColumn("image_size", "pixels", kind="text"),
+    TableColumn("h", "|H|", kind="text"),
+    TableColumn("sampler", "gradient", kind="text", left=True),
+    TableColumn("tasks", "trained on", kind="text"),
 )
-UNITS: Final = (("T", 1e12), ("G", 1e9), ("M", 1e6))
-READING: Final = (
+COUNT_UNITS: Final = (("T", 1e12), ("G", 1e9), ("M", 1e6))
+COST_LEGEND: Final = (
     "MACs: multiply-accumulates to adapt to a task. Steps: 1F is one forward pass, 15FB are 15 forward and "
     "backward passes. Time is as it was on the machine of the evaluation."
 )
-HERE: Final = "evaluated here"
-APART: Final = "evaluated here, not comparable with the others"
-OURS, REST = "ours", "apart"  # ranked with the papers', and by themselves
+EVALUATED_HERE: Final = "evaluated here"
+NOT_COMPARABLE: Final = "evaluated here, not comparable with the others"
+OUR_LEAGUE, APART_LEAGUE = "ours", "apart"  # ranked with the papers', and by themselves
 
 
-def entry(result: Result) -> Entry:
-    """A row of ours."""
-    short = partial(result)
-    return Entry(
+def result_entry(result: NamedResult) -> TableEntry:
+    """The entry of a result."""
+    partial = partial_averages(result)
+    return TableEntry(
         name=result.name,
         figures=result.figures(),
-        texts={**cost_texts(result.evaluation.cost), **short},
-        partial=frozenset(short),
-        notes=notes(result),
+        texts={**cost_texts(result.evaluation.cost), **partial},
+        partial=frozenset(partial),
+        notes=result_notes(result),
     )
 
 
-def published_entry(row: Published) -> Entry:
-    """A row of a paper, its per cent as shares."""
+def published_entry(row: PublishedRow) -> TableEntry:
+    """The entry of a published row; its per cent become shares."""
     figures = {
-        key: Figure(value / 100, None if interval is None else interval / 100)
+        key: MeanInterval(value / 100, None if interval is None else interval / 100)
         for key, (value, interval) in row.figures.items()
     }
     texts = {} if row.cost is None else cost_texts(row.cost)
-    return Entry(name=row.name, figures=figures, texts=texts, published=True)
+    return TableEntry(name=row.name, figures=figures, texts=texts, published=True)
 
 
-def bands(
-    results: Sequence[Result], published: Sequence[Published], *, comparable: str = ""
-) -> list[Band]:
-    """Ours, ours that left the protocol, the papers'.
+def entry_groups(
+    results: Sequence[NamedResult], published: Sequence[PublishedRow], *, incomparable: str = ""
+) -> list[EntryGroup]:
+    """The groups of a table: results of the full protocol, results that deviate from it, published rows.
 
-    `comparable` says why the papers' cannot be compared; "" ranks them together with ours.
+    incomparable: why published rows cannot be compared with results; "" ranks them together.
     """
-    apart = [result for result in results if limits(result)]
-    full = [result for result in results if not limits(result)]
-    heading = f"published; not comparable: {comparable}" if comparable else "published"
+    apart = [result for result in results if protocol_deviations(result)]
+    full = [result for result in results if not protocol_deviations(result)]
+    heading = f"published; not comparable: {incomparable}" if incomparable else "published"
     return [
-        Band(title=HERE, entries=[entry(result) for result in full], league=OURS),
-        Band(title=APART, entries=[entry(result) for result in apart], league=REST),
-        Band(
-            title=heading,
-            entries=[published_entry(row) for row in published],
-            league="" if comparable else OURS,
-        ),
-    ]
+        EntryGroup(EVALUATED_HERE, [result_entry(result) for result in full], OUR_LEAGUE),
+        EntryGroup(NOT_COMPARABLE, [result_entry(result) for result in apart], APART_LEAGUE),
+        EntryGroup(heading, [published_entry(row) for row in published],
+                   "" if incomparable else OUR_LEAGUE),
+    ]  # fmt: skip
 
 
-def learners_table(results: Sequence[Result]) -> Table:
-    """What each of ours is and costs."""
+def learners_table(results: Sequence[NamedResult]) -> ReportTable:
+    """The table of the evaluated learners: what each is, and what adapting costs."""
     variants = dict.fromkeys(result.variant for result in results)
     rows = [
-        Band(
-            title=variant if len(variants) > 1 else "",
-            entries=[_described(result) for result in results if result.variant == variant],
+        EntryGroup(
+            variant if len(variants) > 1 else "",
+            [_learner_entry(result) for result in results if result.variant == variant],
         )
         for variant in variants
     ]
     name = f"{results[0].slug}-learners"
-    return make_table(name, "The learners", (*FACTS, *COSTS), rows, [READING])
+    return make_table(name, "The learners", (*LEARNER_COLUMNS, *COST_COLUMNS), rows, [COST_LEGEND])
 
 
-def _described(result: Result) -> Entry:
-    texts = {**_facts(result), **cost_texts(result.evaluation.cost)}
-    return Entry(name=result.name, figures={}, texts=texts)
+def _learner_entry(result: NamedResult) -> TableEntry:
+    texts = {**_learner_texts(result), **cost_texts(result.evaluation.cost)}
+    return TableEntry(name=result.name, figures={}, texts=texts)
 
 
-def _facts(result: Result) -> dict[str, str]:
-    """What is known of the learner; an evaluation need not say all."""
-    about = result.evaluation.learner
-    found = {key: str(about[key]) for key in (column.key for column in FACTS) if key in about}
-    if "h" in found and result.h is None:
-        found["h"] = "all"
-    if "tasks" in about:
-        tasks = about["tasks"]
-        found["tasks"] = f"{tasks:,} tasks" if tasks else "not trained"
-    return found
+def _learner_texts(result: NamedResult) -> dict[str, str]:
+    """The learner's description by column, as far as the evaluation has it."""
+    learner = result.evaluation.learner
+    texts = {c.key: str(learner[c.key]) for c in LEARNER_COLUMNS if c.key in learner}
+    if "h" in texts and result.h is None:
+        texts["h"] = "all"
+    if "tasks" in learner:
+        tasks = learner["tasks"]
+        texts["tasks"] = f"{tasks:,} tasks" if tasks else "not trained"
+    return texts
 
 
-def cost_texts(cost: Cost) -> dict[str, str]:
-    """By the keys of `COSTS`."""
+def cost_texts(cost: AdaptationCost) -> dict[str, str]:
+    """The texts of a cost, by the keys of `COST_COLUMNS`."""
     return {
-        "macs": ABSENT if cost.macs is None else in_units(cost.macs),
+        "macs": ABSENT_TEXT if cost.macs is None else in_units(cost.macs),
         "steps": cost.steps,
-        "seconds": text_seconds(cost.seconds),
+        "seconds": in_seconds(cost.seconds),
         "parameters": in_units(cost.parameters),
     }
 
 
 def in_units(count: float) -> str:
-    """A large count for people.
+    """A large count with a unit prefix.
 
     >>> in_units(1.21e12), in_units(9.5e9), in_units(4_007_548), in_units(1250)
     ('1.21 T', '9.50 G', '4.01 M', '1,250')
     """
-    for letter, size in UNITS:
+    for letter, size in COUNT_UNITS:
         if count >= size:
             return f"{count / size:.2f} {letter}"
     return f"{count:,.0f}"
 
 
-def text_seconds(seconds: float) -> str:
-    """As Table 1 has it; milliseconds where that is nothing.
+def in_seconds(seconds: float) -> str:
+    """Seconds as in Table 1; below 0.1 s in milliseconds.
 
     >>> text_seconds(53.94), text_seconds(0.731), text_seconds(0.00412)
     ('53.94 s', '0.73 s', '4.1 ms')

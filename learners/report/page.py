@@ -1,4 +1,4 @@
-"""The report as one HTML page, complete in itself: no script, no font, no link to anywhere."""
+"""The report as one self-contained HTML page: no script, no font, no link to other files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from html import escape
 from itertools import groupby
 from typing import Final
 
-from learners.report.tables import Cell, Column, Row, Table
-from pipeline.show.style import STYLE
+from learners.report.tables import ReportTable, TableCell, TableColumn, TableRow
+from pipeline.show.page_style import PAGE_STYLE
 
-EXTRA: Final = """
+REPORT_STYLE: Final = """
 body { max-width: 80rem; }
 figure.plot { max-width: 62rem; }
 .results { margin-top: .6rem; }
@@ -41,76 +41,77 @@ figure.plot img { display: block; max-width: 100%; height: auto; border-radius: 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A plot: of `name`.png, with what it shows in words."""
+class ReportPlot:
+    """A plot, in the file `name`.png."""
 
     name: str
     caption: str
+    """What it shows."""
     png: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """What a report says of one protocol."""
+class ReportSection:
+    """The part of a report on one protocol or variant."""
 
     title: str
     lead: str
-    tables: Sequence[Table]
-    pictures: Sequence[Picture]
+    tables: Sequence[ReportTable]
+    plots: Sequence[ReportPlot]
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole document."""
-    body = "".join(_section(section) for section in sections)
+def html_page(title: str, sections: Sequence[ReportSection]) -> str:
+    """The whole HTML document."""
+    body = "".join(_section_html(section) for section in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{EXTRA}</style>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{PAGE_STYLE}{REPORT_STYLE}</style>\n<body>\n"
         f"<header><h1>{escape(title)}</h1></header>\n{body}"
         "<footer>Made by <code>python -m learners.report</code>. Rows in italics are as published."
         "</footer>\n</body>\n</html>\n"
     )
 
 
-def _section(section: Section) -> str:
-    tables = "".join(map(_table, section.tables))
-    pictures = "".join(map(_picture, section.pictures))
+def _section_html(section: ReportSection) -> str:
+    tables = "".join(map(_table_html, section.tables))
+    plots = "".join(map(_plot_html, section.plots))
     return (
         f"<section><h2>{escape(section.title)}</h2>\n"
-        f'<p class="lead">{escape(section.lead)}</p>\n{tables}{pictures}</section>\n'
+        f'<p class="lead">{escape(section.lead)}</p>\n{tables}{plots}</section>\n'
     )
 
 
-def _picture(picture: Picture) -> str:
-    data, words = b64encode(picture.png).decode(), escape(picture.caption)
+def _plot_html(plot: ReportPlot) -> str:
+    data, words = b64encode(plot.png).decode(), escape(plot.caption)
     return (
         f'<figure class="plot"><img src="data:image/png;base64,{data}" alt="{words}">'
         f"<figcaption>{words}</figcaption></figure>\n"
     )
 
 
-def _table(table: Table) -> str:
+def _table_html(table: ReportTable) -> str:
     width = len(table.columns) + 1
     body = "".join(
         (
             f'<tr class="band"><th colspan="{width}" scope="rowgroup">{escape(group.title)}</th></tr>\n'
             * bool(group.title)
         )
-        + "".join(_row(row, table.columns) for row in group.rows)
+        + "".join(_row_html(row, table.columns) for row in group.rows)
         for group in table.groups
     )
-    head = "".join(f'<th{_side(c)} scope="col">{escape(c.title)}</th>' for c in table.columns)
+    head = "".join(f'<th{_alignment(c)} scope="col">{escape(c.title)}</th>' for c in table.columns)
     legend = "".join(f"<p>{escape(text)}</p>" for text in table.legend)
     notes = "".join(f"<p><sup>{m}</sup> {escape(text)}</p>" for m, text in table.footnotes)
     return (
         f'<h3 id="{table.name}">{escape(table.title)}</h3>\n<div class="scroll" tabindex="0">'
-        f'<table class="results"><thead>{_spans(table.columns)}<tr><th scope="col">'
+        f'<table class="results"><thead>{_spans_html(table.columns)}<tr><th scope="col">'
         f"{escape(table.corner)}</th>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n"
         f'<div class="legend">{legend}{notes}</div>\n'
     )
 
 
-def _spans(columns: Sequence[Column]) -> str:
+def _spans_html(columns: Sequence[TableColumn]) -> str:
     if not any(column.over for column in columns):
         return ""
     heads = ""
@@ -120,21 +121,21 @@ def _spans(columns: Sequence[Column]) -> str:
     return f'<tr><th class="blank"></th>{heads}</tr>'
 
 
-def _side(column: Column) -> str:
+def _alignment(column: TableColumn) -> str:
     return "" if column.left else ' class="number"'
 
 
-def _row(row: Row, columns: Sequence[Column]) -> str:
+def _row_html(row: TableRow, columns: Sequence[TableColumn]) -> str:
     kind = ' class="published"' if row.published else ""
     marks = f"<sup>{','.join(row.marks)}</sup>" if row.marks else ""
     cells = "".join(
-        f"<td{_side(column)}>{_cell(cell)}</td>"
+        f"<td{_alignment(column)}>{_cell_html(cell)}</td>"
         for column, cell in zip(columns, row.cells, strict=True)
     )
     return f'<tr{kind}><th scope="row">{escape(row.name)}{marks}</th>{cells}</tr>\n'
 
 
-def _cell(cell: Cell) -> str:
+def _cell_html(cell: TableCell) -> str:
     value = f"<b>{escape(cell.text)}</b>" if cell.best else escape(cell.text)
     half = f" ± {cell.interval}" if cell.interval else ""
     rank = f"<small>({cell.rank})</small>" if cell.rank else ""

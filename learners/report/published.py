@@ -1,4 +1,4 @@
-"""The figures that the papers printed, for reports to set beside ours.
+"""The published figures, for reports to set beside ours.
 
 Table 1 (ORBIT) and Table 2 (VTAB+MD) of "Memory Efficient Meta-Learning with Large Images", and the list
 that ORBIT's repository keeps of its protocol since 2022. Values are in per cent, as printed.
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from learners.evaluate.records import Cost
+from learners.evaluate.records import AdaptationCost
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where figures were printed."""
+class PublishedSource:
+    """The paper or page where figures were published, and the place in it."""
 
     paper: str
     place: str
@@ -25,7 +25,7 @@ class Source:
         return f"{self.paper}, {self.place}, {self.url}"
 
 
-class Printed(NamedTuple):
+class PublishedValue(NamedTuple):
     """A figure in per cent, and half of its 95 % interval where one was printed."""
 
     value: float
@@ -33,39 +33,39 @@ class Printed(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
-    """One row of a table."""
+class PublishedRow:
+    """One published row: a learner and its figures."""
 
     learner: str
     backbone: str
     image_size: int
-    source: Source
-    figures: Mapping[str, Printed]
+    source: PublishedSource
+    figures: Mapping[str, PublishedValue]
     """By the key of a report's column: "cle-ve frame_accuracy", "mean md", "mean natural" ..."""
     h: int | None = None
-    """Support images with gradient; None for all of them, or where there is no such thing."""
-    cost: Cost | None = None
+    """Support images with gradient; None for all of them, or where the method has no such choice."""
+    cost: AdaptationCost | None = None
 
     @property
     def name(self) -> str:
-        """Of the row."""
+        """The name of the row."""
         h = f", |H| = {self.h}" if self.h is not None else ""
         return f"{self.learner}, {self.backbone}, {self.image_size} px{h}"
 
 
-LITE: Final = "Bronskill et al., Memory Efficient Meta-Learning with Large Images, NeurIPS 2021"
-TABLE_1: Final = Source(LITE, "Table 1", "arXiv:2107.01105")
-TABLE_2: Final = Source(LITE, "Table 2", "arXiv:2107.01105")
-REPOSITORY: Final = Source(
+LITE_PAPER: Final = "Bronskill et al., Memory Efficient Meta-Learning with Large Images, NeurIPS 2021"
+LITE_TABLE_1: Final = PublishedSource(LITE_PAPER, "Table 1", "arXiv:2107.01105")
+LITE_TABLE_2: Final = PublishedSource(LITE_PAPER, "Table 2", "arXiv:2107.01105")
+ORBIT_README: Final = PublishedSource(
     "ORBIT benchmark, protocol of December 2022", "README", "github.com/microsoft/ORBIT-Dataset"
 )
 ORBIT_KEYS: Final = (
     "cle-ve frame_accuracy", "cle-ve video_accuracy", "clu-ve frame_accuracy", "clu-ve video_accuracy",
 )  # fmt: skip
 SUMMARY_KEYS: Final = ("mean md", "mean all", "mean natural", "mean specialised", "mean structured")
-BACKBONES: Final = {"RN18": "ResNet-18", "EN-B0": "EfficientNet-B0"}
+PUBLISHED_BACKBONES: Final = {"RN18": "ResNet-18", "EN-B0": "EfficientNet-B0"}
 
-_ORBIT_2021: Final = """
+_ORBIT_2021_TEXT: Final = """
 FineTuner           84  RN18  69.5 2.2 79.7 2.6 53.7 1.8 63.1 2.4 317.70 50FB  53.94 11.17
 FineTuner           224 RN18  72.2 2.2 81.9 2.6 56.7 2.0 61.3 2.5 546.57 50FB  96.23 11.18
 FineTuner           224 EN-B0 78.1 2.0 85.9 2.3 63.1 1.8 66.9 2.4 121.02 50FB 139.99  4.01
@@ -83,7 +83,7 @@ Simple_CNAPs+LITE   224 RN18  76.5 2.0 86.4 2.2 57.5 1.9 64.6 2.4   7.64 1F     
 Simple_CNAPs+LITE   224 EN-B0 82.7 1.7 91.8 1.8 65.6 1.9 71.9 2.3   3.39 1F     2.92  5.67
 """  # learner, pixels, backbone, four values with intervals, 10^12 MACs, steps, seconds, 10^6 parameters
 
-_H: Final = """
+_H_STUDY_TEXT: Final = """
 Simple_CNAPs+LITE   224 1   72.8 51.2 64.5 71.8 31.0
 Simple_CNAPs+LITE   224 10  73.7 51.0 65.3 71.4 30.0
 Simple_CNAPs+LITE   224 20  73.3 50.5 64.1 70.5 30.3
@@ -99,7 +99,7 @@ Simple_CNAPs+LITE   84  40  63.6 42.7 47.7 61.0 29.9
 Simple_CNAPs        84  all 68.4 44.7 49.5 63.8 31.7
 """  # learner, pixels, |H|, MD-v2, VTAB: all, natural, specialised, structured
 
-_ORBIT_2022: Final = """
+_ORBIT_2022_TEXT: Final = """
 CNAPs+LITE          EfficientNet-B0   67.68 0.58
 CNAPs+LITE          ViT-B-32-CLIP     72.33 0.54
 Simple_CNAPs+LITE   EfficientNet-B0   66.83 0.60
@@ -119,47 +119,47 @@ FineTuner+FiLM      ViT-B-32-CLIP     71.86 0.55
 """  # learner, backbone, frame accuracy of cluttered videos with its interval
 
 
-def _learner(word: str) -> str:
+def _learner_name(word: str) -> str:
     return word.replace("_", " ").replace("+", " + ")
 
 
-def _orbit_2021(line: str) -> Published:
+def _orbit_2021_row(line: str) -> PublishedRow:
     learner, size, backbone, *rest = line.split()
     values = [float(text) for text in rest[:8]]
     macs, steps, seconds, parameters = rest[8:]
-    return Published(
-        learner=_learner(learner),
-        backbone=BACKBONES[backbone],
+    return PublishedRow(
+        learner=_learner_name(learner),
+        backbone=PUBLISHED_BACKBONES[backbone],
         image_size=int(size),
-        source=TABLE_1,
-        figures=dict(zip(ORBIT_KEYS, map(Printed, values[::2], values[1::2]), strict=True)),
-        cost=Cost(
+        source=LITE_TABLE_1,
+        figures=dict(zip(ORBIT_KEYS, map(PublishedValue, values[::2], values[1::2]), strict=True)),
+        cost=AdaptationCost(
             parameters=round(1e6 * float(parameters)), macs=1e12 * float(macs),
             steps=steps, seconds=float(seconds),
         ),
     )  # fmt: skip
 
 
-def _vtab_md(line: str) -> Published:
+def _vtab_md_row(line: str) -> PublishedRow:
     learner, size, h, *values = line.split()
-    return Published(
-        learner=_learner(learner),
-        backbone=BACKBONES["EN-B0"],
+    return PublishedRow(
+        learner=_learner_name(learner),
+        backbone=PUBLISHED_BACKBONES["EN-B0"],
         image_size=int(size),
-        source=TABLE_2,
-        figures={key: Printed(float(v)) for key, v in zip(SUMMARY_KEYS, values, strict=True)},
+        source=LITE_TABLE_2,
+        figures={key: PublishedValue(float(v)) for key, v in zip(SUMMARY_KEYS, values, strict=True)},
         h=None if h == "all" else int(h),
     )
 
 
-def _orbit_2022(line: str) -> Published:
+def _orbit_2022_row(line: str) -> PublishedRow:
     learner, backbone, value, interval = line.split()
-    return Published(
-        learner=_learner(learner),
+    return PublishedRow(
+        learner=_learner_name(learner),
         backbone=backbone,
         image_size=224,
-        source=REPOSITORY,
-        figures={ORBIT_KEYS[2]: Printed(float(value), float(interval))},
+        source=ORBIT_README,
+        figures={ORBIT_KEYS[2]: PublishedValue(float(value), float(interval))},
     )
 
 
@@ -167,9 +167,9 @@ def _lines(text: str) -> Sequence[str]:
     return text.strip().splitlines()
 
 
-ORBIT_2021: Final = tuple(map(_orbit_2021, _lines(_ORBIT_2021)))
+ORBIT_2021: Final = tuple(map(_orbit_2021_row, _lines(_ORBIT_2021_TEXT)))
 """Table 1: 85 test tasks; MACs are means over the clean and the clutter tasks."""
-H_STUDY: Final = tuple(map(_vtab_md, _lines(_H)))
+H_STUDY: Final = tuple(map(_vtab_md_row, _lines(_H_STUDY_TEXT)))
 """Table 2: accuracy by |H|."""
 VTAB_MD: Final = tuple(
     row
@@ -177,5 +177,6 @@ VTAB_MD: Final = tuple(
     if (row.h == 40 if row.image_size == 224 else row.h is None)  # noqa: PLR2004
 )
 """The paper's three main learners: |H| = 40 at 224 pixels, the full gradient at 84."""
-ORBIT_2022: Final = tuple(map(_orbit_2022, _lines(_ORBIT_2022)))
+ORBIT_2022: Final = tuple(map(_orbit_2022_row, _lines(_ORBIT_2022_TEXT)))
 """Not comparable to Table 1: other tasks, frames and filters."""
+ORBIT_ROWS: Final[Mapping[str, Sequence[PublishedRow]]] = {"2021": ORBIT_2021, "2022": ORBIT_2022}

@@ -1,4 +1,4 @@
-"""Every figure on a line of its own, shares as shares: for spreadsheets and scripts."""
+"""The figures of a report as CSV, one to a line, for spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -8,73 +8,73 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from learners.evaluate.records import Cost
-from learners.report.published import Published
-from learners.report.ranks import Figure, ranks
-from learners.report.results import Result, score_key
+from learners.evaluate.records import AdaptationCost
+from learners.report.published import PublishedRow
+from learners.report.ranks import MeanInterval, tied_ranks
+from learners.report.results import NamedResult, score_key
 
-HEAD: Final = (
+CSV_COLUMNS: Final = (
     "protocol", "variant", "learner", "source", "dataset", "group", "metric", "value", "interval",
     "count", "chance", "found", "wanted", "rank",
 )  # fmt: skip
-LOWER: Final = "frames_to_recognition"
-"""The metric of which less is better, also by user."""
+LOWER_IS_BETTER: Final = "frames_to_recognition"
+"""The end of the names of metrics of which less is better."""
 
 
-def csv_text(results: Sequence[Result], published: Iterable[tuple[str, str, Published]]) -> str:
-    """The table; `published` rows come with their protocol and variant. A rank is among results alone."""
+def csv_text(results: Sequence[NamedResult], published: Iterable[tuple[str, str, PublishedRow]]) -> str:
+    """The CSV table. Published rows come with their protocol and variant; ranks are among results alone."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, HEAD, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for result in results:
         head = {"protocol": result.protocol, "variant": result.variant, "learner": result.name}
         peers = [r for r in results if (r.protocol, r.variant) == (result.protocol, result.variant)]
-        writer.writerows({**head, **values} for values in _ours(result, peers))
+        writer.writerows({**head, **values} for values in _result_lines(result, peers))
     for protocol, variant, row in published:
         head = {"protocol": protocol, "variant": variant, "learner": row.name}
         head["source"] = str(row.source)
-        writer.writerows({**head, **values} for values in _theirs(row))
+        writer.writerows({**head, **values} for values in _published_lines(row))
     return text.getvalue()
 
 
-def _ours(result: Result, peers: Sequence[Result]) -> Iterator[dict[str, Any]]:
+def _result_lines(result: NamedResult, peers: Sequence[NamedResult]) -> Iterator[dict[str, Any]]:
     for score in result.evaluation.scores:
-        values = asdict(score)
-        yield {**_known(values), "rank": _rank(result, peers, score_key(score), score.metric)}
+        rank = _rank_among(result, peers, score_key(score), score.metric)
+        yield {**_without_none(asdict(score)), "rank": rank}
     for average in result.evaluation.averages:
         yield {
             "dataset": result.mean_key(average), "metric": average.metric, "value": average.value,
             "found": average.found, "wanted": average.wanted,
         }  # fmt: skip
-    yield from _costs(result.evaluation.cost)
+    yield from _cost_lines(result.evaluation.cost)
 
 
-def _rank(result: Result, peers: Sequence[Result], key: str, metric: str) -> str:
-    """Among those of its protocol and variant, where there are several."""
-    found: dict[str, Figure] = {p.name: f[key] for p in peers if key in (f := p.figures())}
-    if len(found) == 1:
+def _rank_among(result: NamedResult, peers: Sequence[NamedResult], key: str, metric: str) -> str:
+    """The rank among the results of its protocol and variant; "" if there are no others."""
+    figures: dict[str, MeanInterval] = {p.name: f[key] for p in peers if key in (f := p.figures())}
+    if len(figures) == 1:
         return ""
-    places = ranks(list(found.values()), lower_is_better=metric.endswith(LOWER))
-    return f"{dict(zip(found, places, strict=True))[result.name]:g}"
+    ranks = tied_ranks(list(figures.values()), lower_is_better=metric.endswith(LOWER_IS_BETTER))
+    return f"{dict(zip(figures, ranks, strict=True))[result.name]:g}"
 
 
-def _theirs(row: Published) -> Iterator[dict[str, Any]]:
+def _published_lines(row: PublishedRow) -> Iterator[dict[str, Any]]:
     for key, (value, interval) in row.figures.items():
         mode, _, metric = key.partition(" ")
         of = {"dataset": key, "metric": "accuracy"}
         if mode != "mean":
             of = {"dataset": "orbit", "group": mode, "metric": metric}
         half = None if interval is None else round(interval / 100, 6)
-        yield _known({**of, "value": round(value / 100, 6), "interval": half})
+        yield _without_none({**of, "value": round(value / 100, 6), "interval": half})
     if row.cost is not None:
-        yield from _costs(row.cost)
+        yield from _cost_lines(row.cost)
 
 
-def _costs(cost: Cost) -> Iterator[dict[str, Any]]:
+def _cost_lines(cost: AdaptationCost) -> Iterator[dict[str, Any]]:
     for metric, value in asdict(cost).items():
         if value is not None:
             yield {"metric": metric, "value": value}
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}

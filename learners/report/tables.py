@@ -1,4 +1,4 @@
-"""A table before it is Markdown, LaTeX or HTML: texts in cells, ranks given, footnotes lettered."""
+"""Tables before they are Markdown, LaTeX or HTML: cells of text, with ranks and lettered footnotes."""
 
 from __future__ import annotations
 
@@ -7,63 +7,65 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from learners.report.ranks import Figure, average_ranks, ranks
+from learners.report.ranks import MeanInterval, average_ranks, tied_ranks
 
-ABSENT: Final = "-"
-RANKED: Final = (
+ABSENT_TEXT: Final = "-"
+RANK_LEGEND: Final = (
     "In brackets the rank: learners share one when the 95 % interval of their difference reaches zero, as on "
     "Meta-Dataset's leaderboard; the best are bold. Average ranks are over the columns that all learners "
     "evaluated here have."
 )
-RANK: Final = "rank"  # the key of the column of average ranks
+RANK_KEY: Final = "rank"  # the key of the column of average ranks
 
-Kind = Literal["score", "extra", "mean", "text"]
-"""score: ranked, and part of the average rank; extra: ranked; mean: its best is marked; text: as it is."""
+ColumnKind = Literal["score", "extra", "mean", "text"]
+"""score: ranked, and part of the average rank; extra: ranked; mean: only the best is marked; text: shown as is."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """A column: the key of its figures and texts, its titles, and how its cells look."""
+
     key: str
     title: str
     over: str = ""
-    """A heading over this column and its neighbours with the same."""
-    kind: Kind = "score"
+    """The heading over this column and its neighbours with the same heading."""
+    kind: ColumnKind = "score"
     lower_is_better: bool = False
     left: bool = False
-    """Aligned."""
+    """Aligned to the left."""
     digits: int = 1
-    """Behind the point of a per cent."""
+    """Decimals of a per cent."""
     legend: str = ""
-    """What it is, where its title does not say it."""
+    """An explanation below the table, where the title needs one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A row before ranking."""
+class TableEntry:
+    """A row before it is ranked and becomes text."""
 
     name: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, MeanInterval]
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Of columns without figures, and what stands behind a figure: "5 of 8"."""
+    """By column: the text of one without a figure, or what stands behind the figure: "5 of 8"."""
     partial: frozenset[str] = frozenset()
-    """Keys of averages over fewer datasets than the others': not ranked."""
+    """The keys of averages over fewer datasets than the benchmark has; these are not ranked."""
     notes: tuple[str, ...] = ()
     published: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Band:
-    """Rows under one heading."""
+@dataclass(frozen=True, slots=True)
+class EntryGroup:
+    """Entries under one heading."""
 
     title: str
-    entries: Sequence[Entry]
+    entries: Sequence[TableEntry]
     league: str = ""
-    """Bands of one league are ranked together; "" is not ranked."""
+    """Groups of one league are ranked together; "" is not ranked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """Texts that a writer escapes and puts together: "72.9 ± 2.3 (1.5)"."""
+class TableCell:
+    """The texts of a cell, not yet escaped: "72.9 ± 2.3 (1.5)"."""
 
     text: str
     interval: str = ""
@@ -73,123 +75,122 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class TableRow:
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     published: bool = False
     marks: tuple[str, ...] = ()
-    """Letters of its footnotes."""
+    """The letters of its footnotes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Group:
+class RowGroup:
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class ReportTable:
     name: str
-    """For anchors and labels: letters and hyphens."""
+    """Letters, digits and hyphens, for anchors and labels."""
     title: str
     corner: str
-    """Over the rows' names."""
-    columns: tuple[Column, ...]
-    groups: tuple[Group, ...]
+    """The heading over the rows' names."""
+    columns: tuple[TableColumn, ...]
+    groups: tuple[RowGroup, ...]
     legend: tuple[str, ...] = ()
-    """How to read it, and where published rows are from."""
+    """How to read the table, and where published rows are from."""
     footnotes: tuple[tuple[str, str], ...] = ()
-    """Letter and text."""
+    """Pairs of letter and text."""
 
 
 def make_table(
-    name: str, title: str, columns: Sequence[Column], bands: Sequence[Band], legend: Iterable[str]
-) -> Table:
-    """Rank within each league and letter the notes; empty columns and bands are left out."""
-    entries = [entry for band in bands for entry in band.entries]
+    name: str,
+    title: str,
+    columns: Sequence[TableColumn],
+    entry_groups: Sequence[EntryGroup],
+    legend: Iterable[str],
+) -> ReportTable:
+    """Rank the entries within each league and letter their notes; empty columns and groups are left out."""
+    entries = [entry for group in entry_groups for entry in group.entries]
     columns = [c for c in columns if any(c.key in e.figures or c.key in e.texts for e in entries)]
-    leagues = dict.fromkeys(band.league for band in bands if band.league)
-    places = {
-        league: _places(columns, [e for b in bands if b.league == league for e in b.entries])
-        for league in leagues
-    }
-    letters = _letters(entries)
+    leagues: dict[str, list[TableEntry]] = {}
+    for group in entry_groups:
+        if group.league:
+            leagues.setdefault(group.league, []).extend(group.entries)
+    ranks = {league: _league_ranks(columns, members) for league, members in leagues.items()}
+    letters = _footnote_letters(entries)
     legend = [*legend, *dict.fromkeys(column.legend for column in columns if column.legend)]
-    if any(
-        place.keys() & {c.key for c in columns if c.kind != "mean"} for place in places.values()
-    ):
-        legend.append(RANKED)
-    if any(RANK in place for place in places.values()):
-        columns = [AVERAGE, *columns]  # what one looks for first
+    ranked = {key for league in ranks.values() for key in league}
+    if ranked & {column.key for column in columns if column.kind != "mean"}:
+        legend.append(RANK_LEGEND)
+    if RANK_KEY in ranked:
+        columns = [AVERAGE_RANK, *columns]  # first, as most readers look for it
     groups = tuple(
-        Group(
-            title=band.title,
+        RowGroup(
+            title=group.title,
             rows=tuple(
-                Row(
+                TableRow(
                     name=entry.name,
-                    cells=tuple(_cell(entry, c, places.get(band.league, {})) for c in columns),
+                    cells=tuple(_make_cell(entry, c, ranks.get(group.league, {})) for c in columns),
                     published=entry.published,
-                    marks=tuple(sorted({letters[n] for n in entry.notes}, key=_in_turn)),
+                    marks=tuple(sorted({letters[n] for n in entry.notes}, key=_letter_order)),
                 )
-                for entry in band.entries
+                for entry in group.entries
             ),
         )
-        for band in bands
-        if band.entries
+        for group in entry_groups
+        if group.entries
     )
     footnotes = tuple((letter, note) for note, letter in letters.items())
-    return Table(
+    return ReportTable(
         name=name, title=title, corner="learner", columns=tuple(columns), groups=groups,
         legend=tuple(legend), footnotes=footnotes,
     )  # fmt: skip
 
 
-AVERAGE: Final = Column(key=RANK, title="average rank", kind="text")
-Places = dict[str, dict[int, float]]
-"""By column, then by `id` of the entry."""
+AVERAGE_RANK: Final = TableColumn(RANK_KEY, "average rank", kind="text")
+ColumnRanks = dict[str, dict[int, float]]
+"""The rank of each entry, by column and then by `id` of the entry."""
 
 
-def _places(columns: Sequence[Column], entries: Sequence[Entry]) -> Places:
-    """The ranks of a league, where it takes two to have any."""
-    places: Places = {}
+def _league_ranks(columns: Sequence[TableColumn], entries: Sequence[TableEntry]) -> ColumnRanks:
+    """The ranks of the entries of a league; a column with one figure has none."""
+    ranks: ColumnRanks = {}
     for column in columns:
-        having = [e for e in entries if column.key in e.figures and column.key not in e.partial]
-        if column.kind != "text" and len(having) > 1:
-            found = ranks(
-                [entry.figures[column.key] for entry in having],
-                lower_is_better=column.lower_is_better,
-            )
-            places[column.key] = {id(e): place for e, place in zip(having, found, strict=True)}
+        ranked = [e for e in entries if column.key in e.figures and column.key not in e.partial]
+        if column.kind != "text" and len(ranked) > 1:
+            figures = [entry.figures[column.key] for entry in ranked]
+            order = tied_ranks(figures, lower_is_better=column.lower_is_better)
+            ranks[column.key] = {id(e): rank for e, rank in zip(ranked, order, strict=True)}
     ours = {id(entry) for entry in entries if not entry.published}
     scored = [
-        places[c.key]
-        for c in columns
-        if c.kind == "score" and c.key in places and ours <= places[c.key].keys()
+        ranks[c.key] for c in columns if c.kind == "score" and c.key in ranks and ours <= ranks[c.key].keys()
     ]
-    return {**places, RANK: average_ranks(scored)} if len(scored) > 1 and ours else places
+    return {**ranks, RANK_KEY: average_ranks(scored)} if len(scored) > 1 and ours else ranks
 
 
-def _cell(entry: Entry, column: Column, places: Places) -> Cell:
-    place = places.get(column.key, {}).get(id(entry))
-    if column.key == RANK:
-        return Cell(ABSENT if place is None else f"{place:.1f}")
+def _make_cell(entry: TableEntry, column: TableColumn, ranks: ColumnRanks) -> TableCell:
+    rank = ranks.get(column.key, {}).get(id(entry))
+    if column.key == RANK_KEY:
+        return TableCell(ABSENT_TEXT if rank is None else f"{rank:.1f}")
     text = entry.texts.get(column.key, "")
     if column.key not in entry.figures:
-        return Cell(text or ABSENT)
-    best = place is not None and place == min(places[column.key].values())
-    shown = "" if place is None or column.kind == "mean" else f"{place:g}"
+        return TableCell(text or ABSENT_TEXT)
+    best = rank is not None and rank == min(ranks[column.key].values())
+    shown = "" if rank is None or column.kind == "mean" else f"{rank:g}"
     value, interval = entry.figures[column.key]
     half = "" if interval is None else f"{100 * interval:.{column.digits}f}"
-    return Cell(f"{100 * value:.{column.digits}f}", half, shown, best, text)
+    return TableCell(f"{100 * value:.{column.digits}f}", half, shown, best, text)
 
 
-def _letters(entries: Sequence[Entry]) -> dict[str, str]:
-    """a, b, ..., z, aa, ab, ... for the notes, in the order in which a reader meets them."""
-    found = dict.fromkeys(note for entry in entries for note in entry.notes)
-    return {note: _letter(index) for index, note in enumerate(found)}
+def _footnote_letters(entries: Sequence[TableEntry]) -> dict[str, str]:
+    """Letter the notes a, b, ..., z, aa, ab, ... in the order in which a reader meets them."""
+    notes = dict.fromkeys(note for entry in entries for note in entry.notes)
+    return {note: _letter(index) for index, note in enumerate(notes)}
 
 
-def _in_turn(letter: str) -> tuple[int, str]:
+def _letter_order(letter: str) -> tuple[int, str]:
     return len(letter), letter
 
 
@@ -198,17 +199,17 @@ def _letter(index: int) -> str:
     return (_letter(first - 1) if first else "") + string.ascii_lowercase[last]
 
 
-def transposed(table: Table, corner: str) -> Table:
-    """Columns as rows, grouped by what stands over them. Marks of rows have no place and are left out."""
+def transpose_table(table: ReportTable, corner: str) -> ReportTable:
+    """Swap rows and columns; the new rows are grouped by the headings over columns, and footnotes are dropped."""
     rows = [row for group in table.groups for row in group.rows]
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[TableRow]] = {}
     for index, column in enumerate(table.columns):
         cells = tuple(row.cells[index] for row in rows)
-        groups.setdefault(column.over, []).append(Row(name=column.title, cells=cells))
+        groups.setdefault(column.over, []).append(TableRow(name=column.title, cells=cells))
     return replace(
         table,
         corner=corner,
-        columns=tuple(Column(key=str(i), title=row.name) for i, row in enumerate(rows)),
-        groups=tuple(Group(title=title, rows=tuple(some)) for title, some in groups.items()),
+        columns=tuple(TableColumn(str(i), row.name) for i, row in enumerate(rows)),
+        groups=tuple(RowGroup(title=title, rows=tuple(own)) for title, own in groups.items()),
         footnotes=(),
     )

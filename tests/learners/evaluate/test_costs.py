@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learners.evaluate.costs import Adaptation, adapt_macs, network_macs, parameters, steps
+from learners.evaluate.costs import LearnerMacs, adapt_macs, adaptation_steps, count_parameters, network_macs
 from learners.heads.base import Head, State
 from learners.labels import Labels
-from learners.learner import StagedLearner
+from learners.learner import MetaLearner, StagedLearner
 from learners.methods.cnaps import CNAPs
-from learners.methods.descent import Descent
+from learners.methods.descent import SupportDescent
 from learners.methods.finetuner import FineTuner
 from learners.methods.maml import MAML
 from learners.methods.protonets import ProtoNets
@@ -50,14 +50,14 @@ ROWS: Final = [tuple(line.split()) for line in TABLE.strip().splitlines()]
 
 @cache
 def network(name: str) -> Backbone:
-    """Made once: what it costs does not depend on whose it is."""
+    """Built once: its cost does not depend on the learner."""
     return backbone(name, film=True)
 
 
-def learner(name: str, net: Backbone) -> nn.Module:
-    """As in the papers, whose set encoder sees the images in their size."""
+def learner(name: str, net: Backbone) -> MetaLearner:
+    """A learner as in the papers, whose set encoder sees images in full size."""
     encoder = SetEncoder(norm="batch", image_size=None)
-    make: dict[str, Callable[[], nn.Module]] = {
+    make: dict[str, Callable[[], MetaLearner]] = {
         "finetuner": lambda: FineTuner(net),
         "maml": lambda: MAML(net),
         "protonets": lambda: ProtoNets(net),
@@ -68,25 +68,18 @@ def learner(name: str, net: Backbone) -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "net", "macs", "passes", "count"), ROWS)
-def test_a_row_of_the_papers_table_1(
-    name: str, net: str, macs: str, passes: str, count: str
-) -> None:
-    made = learner(name, network(net))
-    found = adapt_macs(made, SIZES[net], FRAMES, WAY, CLIP)
-    assert found is not None
+def test_a_row_of_the_papers_table_1(name: str, net: str, macs: str, passes: str, count: str) -> None:
+    model = learner(name, network(net))
+    counted = adapt_macs(model, SIZES[net], FRAMES, WAY, CLIP)
+    assert counted is not None
     printed = 1e12 * float(macs)
-    assert abs(found - printed) <= 0.005e12 + 4e-5 * printed  # the last digit, or the fifth
-    assert steps(made) == passes
-    assert parameters(made) == int(count)
+    assert abs(counted - printed) <= 0.005e12 + 4e-5 * printed  # the last digit, or the fifth
+    assert adaptation_steps(model) == passes
+    assert count_parameters(model) == int(count)
 
 
 @pytest.mark.parametrize(
-    ("net", "macs"),
-    [
-        ("resnet18_84", 1.04503e9),
-        ("resnet18", 1.79787e9),
-        ("efficientnet_b0", 0.398e9),
-    ],
+    ("net", "macs"), [("resnet18_84", 1.04503e9), ("resnet18", 1.79787e9), ("efficientnet_b0", 0.398e9)]
 )
 def test_a_frame_costs_a_backbone_what_the_papers_figures_come_to(net: str, macs: float) -> None:
     digits = 4e-4 if net == "efficientnet_b0" else 5e-6
@@ -109,17 +102,17 @@ def test_layers_are_counted_by_the_papers_rules() -> None:
         nn.Flatten(),
         nn.Linear(24, 5),
     )
-    made = Backbone(net, name="mine", dim=5, normalisation=SYMMETRIC)
-    assert network_macs(made, 10) == 6 * 64 * 10 + 2 * 6 * 64 + 24 * 17 + 24 * 5
+    model = Backbone(net, name="mine", dim=5, normalisation=SYMMETRIC)
+    assert network_macs(model, 10) == 6 * 64 * 10 + 2 * 6 * 64 + 24 * 17 + 24 * 5
 
 
 def test_heads_are_counted_by_the_papers_formulas() -> None:
     n, way, d = 7, 2, 5  # seven clips of two frames
     frame = network_macs(toy(), 32)
 
-    def rest(made: nn.Module) -> float:
+    def rest(model: nn.Module) -> float:
         """All but the networks and the mean over clips."""
-        cost = Adaptation.of(made, 32)
+        cost = LearnerMacs.of(model, 32)
         total = cost.macs(2 * n, way, 2)
         assert total is not None
         return total - 2 * n * (cost.backbone + cost.encoder) - cost.generator - 2 * n * d
@@ -133,29 +126,29 @@ def test_heads_are_counted_by_the_papers_formulas() -> None:
     own = [1 + 2 * d * k + d * d * k for k in (3, 4)]  # however the units are shared out
     expected = means + task + sum(own) + way * (1 + 2 * d * d + inverse)
     assert rest(SimpleCNAPs(toy(film=True))) == pytest.approx(expected, rel=1e-12)
-    for made, count in ((FineTuner(toy()), 50), (MAML(toy()), 15)):
-        found = adapt_macs(made, 32, 2 * n, way, 2)
-        assert found == count * (2 * (2 * n * frame + n * way * d) + 2 * n * d)
-    assert adapt_macs(FineTuner(toy(), descent=Descent(0)), 32, 2 * n, way, 2) == 0
+    for model, count in ((FineTuner(toy()), 50), (MAML(toy()), 15)):
+        counted = adapt_macs(model, 32, 2 * n, way, 2)
+        assert counted == count * (2 * (2 * n * frame + n * way * d) + 2 * n * d)
+    assert adapt_macs(FineTuner(toy(), descent=SupportDescent(0)), 32, 2 * n, way, 2) == 0
 
 
 def test_the_generator_of_film_is_its_perceptrons() -> None:
-    made = learner("simple_cnaps", network("resnet18_84"))
-    assert Adaptation.of(made, 84).generator == 32 * 64 * 64 + 2 * 3840 * 64
+    model = learner("simple_cnaps", network("resnet18_84"))
+    assert LearnerMacs.of(model, 84).generator == 32 * 64 * 64 + 2 * 3840 * 64
 
 
 def test_frames_that_are_no_clips_are_not_averaged() -> None:
-    cost = Adaptation.of(ProtoNets(toy()), 8)
+    cost = LearnerMacs.of(ProtoNets(toy()), 8)
     assert cost.macs(6, 2) == 6 * cost.backbone + 6 * 2 + 6 * 5 + 2 * 3 * 5
 
 
 def test_counting_leaves_a_learner_as_it_was() -> None:
-    made = ProtoNets(toy()).train()
-    before = {key: value.clone() for key, value in made.state_dict().items()}
-    Adaptation.of(made, 8)
-    assert made.training
-    assert not any(module._forward_hooks for module in made.modules())
-    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+    model = ProtoNets(toy()).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    LearnerMacs.of(model, 8)
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_a_head_without_a_formula_has_no_known_cost() -> None:
@@ -166,8 +159,8 @@ def test_a_head_without_a_formula_has_no_known_cost() -> None:
         def logits(self, state: State, queries: Tensor) -> Tensor:
             return queries @ state[0].T
 
-    made = StagedLearner(toy(), Mine())
-    assert adapt_macs(made, 8, 4, 2) is None
-    assert steps(made) == "1F"
+    model = StagedLearner(toy(), Mine())
+    assert adapt_macs(model, 8, 4, 2) is None
+    assert adaptation_steps(model) == "1F"
     with pytest.raises(UsageError, match="the cost of a Linear is not known"):
         adapt_macs(nn.Linear(2, 2), 8, 4, 2)

@@ -1,4 +1,4 @@
-"""ORBIT's figures on videos whose every frame has a known answer: a frame is red or blue, and so are the objects."""
+"""ORBIT's figures on videos of red and blue frames and objects, so that the answer to each frame is known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from learners.evaluate.protocols import OrbitTasks
-from learners.evaluate.run import How, Run
-from learners.evaluate.summary import scores
-from learners.heads.prototypes import Euclidean
-from learners.learner import Passage, StagedLearner
+from learners.evaluate.protocols import OrbitOptions
+from learners.evaluate.run import EvaluationRun, EvaluationSettings
+from learners.evaluate.summary import score_tasks
+from learners.heads.prototypes import EuclideanPrototypes
+from learners.learner import StagedLearner
 from learners.networks import Backbone
-from learners.processes import Team
+from learners.processes import ProcessGroup
+from learners.task import ChunkedPass
 from pipeline.build.builder import build_shards
 from pipeline.pixels import SYMMETRIC
 from pipeline.records import Encoding, Recipe
@@ -60,11 +61,13 @@ def figures(root: Path, protocol: ProtocolName, clutter: Mapping[str, Mapping[st
     recipe = Recipe(sizes=(SIZE,), encodings=(Encoding.parse("raw"),))
     build_shards(OrbitSource(root=root / "tree"), root / "orbit", recipe)
     shards = ShardSet.open(root / "orbit")
-    work = OrbitTasks(orbit=protocol, mode=("clu-ve",)).work(shards)
-    how = How(image_size=SIZE, passage=Passage(chunk=40), threads=1)
-    team = Team(0, 1, torch.device("cpu"))
-    tasks = Run(net=colours(), work=work, shards=shards, how=how, team=team).answers(root / "a", {})
-    return {s.metric: (s.value, s.interval or 0, s.count) for s in scores(work, tasks)}
+    task_set = OrbitOptions(orbit=protocol, mode=("clu-ve",)).task_set(shards)
+    settings = EvaluationSettings(image_size=SIZE, passage=ChunkedPass(chunk=40), threads=1)
+    processes = ProcessGroup(0, 1, torch.device("cpu"))
+    tasks = EvaluationRun(
+        learner=colours(), task_set=task_set, shards=shards, settings=settings, processes=processes
+    ).answers(root / "a", {})
+    return {s.metric: (s.value, s.interval or 0, s.count) for s in score_tasks(task_set, tasks)}
 
 
 def colours() -> StagedLearner:
@@ -72,7 +75,7 @@ def colours() -> StagedLearner:
     same = nn.Conv2d(3, 3, 1, bias=False)
     nn.init.eye_(same.weight.data.view(3, 3))
     net = nn.Sequential(same, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return StagedLearner(Backbone(net, name="colours", dim=3, normalisation=SYMMETRIC), Euclidean())
+    return StagedLearner(Backbone(net, name="colours", dim=3, normalisation=SYMMETRIC), EuclideanPrototypes())
 
 
 def half(*values: float, times: int) -> float:
@@ -88,7 +91,7 @@ def test_the_figures_of_2021_are_those_counted_by_hand(tmp_path: Path) -> None:
     A frame's clip is itself and the seven before it, so after eight blue frames the fourth red one (the 12th) is
     the first that is called red: 13 of 24 are.
     """
-    found = figures(
+    metrics = figures(
         tmp_path, "2021",
         {"P177": {"bag": "R" * 8, "mug": "R" * 8}, "P999": {"bag": "B" * 8 + "R" * 8, "mug": "B" * 8}},
     )  # fmt: skip
@@ -98,14 +101,14 @@ def test_the_figures_of_2021_are_those_counted_by_hand(tmp_path: Path) -> None:
         ("frame_accuracy", frame), ("video_accuracy", video), ("frames_to_recognition", late),
     ):  # fmt: skip
         expected = (sum(values) / 4, half(*values, times=tasks), 4 * tasks)
-        assert found[metric] == pytest.approx(expected)
+        assert metrics[metric] == pytest.approx(expected)
         users = (sum(values[:2]) / 2, sum(values[2:]) / 2)
-        assert found[f"user_{metric}"] == pytest.approx((sum(users) / 2, half(*users, times=1), 2))
+        assert metrics[f"user_{metric}"] == pytest.approx((sum(users) / 2, half(*users, times=1), 2))
 
 
 def test_the_figures_since_2022_are_those_counted_by_hand(tmp_path: Path) -> None:
     """Frames are answered one by one; those without the object do not count; a user's frames are pooled."""
-    found = figures(
+    metrics = figures(
         tmp_path, "2022",
         {
             "P177": {"bag": "R" * 30 + "x" * 5 + "B" * 25, "mug": "B" * 50},
@@ -114,11 +117,9 @@ def test_the_figures_since_2022_are_those_counted_by_hand(tmp_path: Path) -> Non
     )  # fmt: skip
     videos, users = (30 / 55, 1, 51 / 60, 0), (80 / 105, 51 / 120)
     tasks = 50
-    assert found == {
+    assert metrics == {
         "frame_accuracy": pytest.approx((sum(videos) / 4, half(*videos, times=tasks), 4 * tasks)),
         "object_frame_accuracy": pytest.approx((sum(videos) / 4, half(*videos, times=1), 4)),
-        "task_frame_accuracy": pytest.approx(
-            (sum(users) / 2, half(*users, times=tasks), 2 * tasks)
-        ),
+        "task_frame_accuracy": pytest.approx((sum(users) / 2, half(*users, times=tasks), 2 * tasks)),
         "user_frame_accuracy": pytest.approx((sum(users) / 2, half(*users, times=1), 2)),
     }

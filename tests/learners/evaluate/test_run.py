@@ -1,4 +1,4 @@
-"""Tasks are adapted to and asked about: by hand the same comes out, and by whichever process, in whatever order."""
+"""Answers are those of a loop by hand, whichever process gives them and in whatever order."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learners.evaluate.answers import Window
-from learners.evaluate.features import shared
-from learners.evaluate.ledger import Ledger, agree
-from learners.evaluate.protocols import FixedTasks, OrbitTasks, VtabTasks
+from learners.evaluate.answers import ClipWindow
+from learners.evaluate.features import shared_blocks
+from learners.evaluate.ledger import TaskLedger, begin_or_resume
+from learners.evaluate.protocols import FixedOptions, OrbitOptions, VtabOptions
 from learners.evaluate.records import TaskAnswers
-from learners.evaluate.run import How, Run, digest
-from learners.evaluate.work import Key, Work
-from learners.learner import Passage, StagedLearner
-from learners.methods.catalogue import make
-from learners.processes import Team
+from learners.evaluate.run import EvaluationRun, EvaluationSettings, hash_weights
+from learners.evaluate.task_set import TaskKey, TaskSet
+from learners.learner import StagedLearner
+from learners.methods.catalogue import make_learner
+from learners.processes import ProcessGroup
+from learners.task import ChunkedPass
 from pipeline.episodes import EpisodePlan
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.samplers.orbit.rules import ProtocolName
@@ -30,31 +31,37 @@ from pipeline.shardset import ShardSet
 from pipeline.torch_datasets import ClassDataset
 from tests.learners.evaluate.tiny import SIZE, flowers, glyphs, orbit
 
-HOW = How(image_size=SIZE, passage=Passage(chunk=7), threads=1)
-FIXED = FixedTasks(tasks=12, way=3, shot=2, query=4)
+SETTINGS = EvaluationSettings(image_size=SIZE, passage=ChunkedPass(chunk=7), threads=1)
+FIXED = FixedOptions(tasks=12, way=3, shot=2, query=4)
 
 
 def protonets() -> StagedLearner:
-    net = make("protonets", "conv4")
+    net = make_learner("protonets", "conv4")
     assert isinstance(net, StagedLearner)
     return net
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Several wait for one another where the machine is busy."""
+    """Several threads wait for one another on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def asked(
-    shards: ShardSet, work: Work, folder: Path, how: How = HOW, net: StagedLearner | None = None
+def answered(
+    shards: ShardSet,
+    task_set: TaskSet,
+    folder: Path,
+    settings: EvaluationSettings = SETTINGS,
+    net: StagedLearner | None = None,
 ) -> list[TaskAnswers]:
-    """By one process; the seconds left out, as they differ each time."""
-    team = Team(0, 1, torch.device("cpu"))
-    run = Run(net=net or protonets(), work=work, shards=shards, how=how, team=team)
+    """The answers of one process, without the seconds, which differ each time."""
+    processes = ProcessGroup(0, 1, torch.device("cpu"))
+    run = EvaluationRun(
+        learner=net or protonets(), task_set=task_set, shards=shards, settings=settings, processes=processes,
+    )  # fmt: skip
     return [replace(task, adapt_seconds=0) for task in run.answers(folder, {})]
 
 
@@ -69,7 +76,7 @@ def orbit_set(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 
 def features(shards: ShardSet, name: str) -> Tensor:
-    """Of every picture of a dataset, each passed alone."""
+    """The features of every image of a dataset, each passed alone."""
     data = ClassDataset(shards, name, split="", image_size=SIZE)
     net = protonets().eval()
     with torch.no_grad():
@@ -81,17 +88,17 @@ def nearest(means: Sequence[Tensor], feature: Tensor) -> int:
 
 
 def means_of(table: Tensor, plan: EpisodePlan) -> list[Tensor]:
-    """Of each class that has support images; clips weigh as much as their frames do."""
+    """The mean of each class that has support images; all frames weigh the same."""
     return [table[plan.support.rows[plan.support.labels == c]].mean(0)
             for c in np.unique(plan.support.labels)]  # fmt: skip
 
 
 def test_answers_are_those_of_a_loop_by_hand(glyph_set: ShardSet, tmp_path: Path) -> None:
-    work = FIXED.work(glyph_set)
+    task_set = FIXED.task_set(glyph_set)
     table = features(glyph_set, "glyphs")
-    tasks = asked(glyph_set, work, tmp_path)
+    tasks = answered(glyph_set, task_set, tmp_path)
     for task in tasks:
-        plan = work.parts[0].sampler[task.number]
+        plan = task_set.datasets[0].sampler[task.number]
         means = means_of(table, plan)
         right = [nearest(means, table[r]) == label
                  for r, label in zip(plan.query.rows, plan.query.labels, strict=True)]  # fmt: skip
@@ -118,13 +125,13 @@ def by_hand(table: Tensor, plan: EpisodePlan, videos: NDArray[np.int32]) -> Iter
 def test_orbits_frames_are_those_of_a_loop_by_hand(
     orbit_set: ShardSet, tmp_path: Path, name: ProtocolName
 ) -> None:
-    work = OrbitTasks(orbit=name, tasks_per_user=1).work(orbit_set)
+    task_set = OrbitOptions(orbit=name, tasks_per_user=1).task_set(orbit_set)
     index = orbit_set["orbit"].index
     table = features(orbit_set, "orbit")
-    how = replace(HOW, share=False, passage=Passage(chunk=24))
-    tasks = asked(orbit_set, work, tmp_path, how)
-    assert {(t.user, t.mode) for t in tasks} == {(u, p.group) for u in ("P177", "P999") for p in work.parts}  # fmt: skip
-    sampler = {part.group: part.sampler for part in work.parts}
+    settings = replace(SETTINGS, share=False, passage=ChunkedPass(chunk=24))
+    tasks = answered(orbit_set, task_set, tmp_path, settings)
+    assert {(t.user, t.mode) for t in tasks} == {(u, p.group) for u in ("P177", "P999") for p in task_set.datasets}  # fmt: skip
+    sampler = {own.group: own.sampler for own in task_set.datasets}
     for task in tasks:
         plan = sampler[task.mode][task.number]
         answers = [a for video in task.videos for a in video.answers]
@@ -142,12 +149,12 @@ def test_2021_scores_the_frames_that_pad_a_video_and_2022_each_frame_once(
     orbit_set: ShardSet, tmp_path: Path
 ) -> None:
     frames = {}
-    how = replace(HOW, passage=Passage(chunk=24))
+    settings = replace(SETTINGS, passage=ChunkedPass(chunk=24))
     protocols: tuple[ProtocolName, ...] = ("2021", "2022")
     for name in protocols:
-        work = OrbitTasks(orbit=name, mode=("clu-ve",), tasks_per_user=1).work(orbit_set)
+        task_set = OrbitOptions(orbit=name, mode=("clu-ve",), tasks_per_user=1).task_set(orbit_set)
         frames[name] = [
-            v.frames for t in asked(orbit_set, work, tmp_path / name, how) for v in t.videos
+            v.frames for t in answered(orbit_set, task_set, tmp_path / name, settings) for v in t.videos
         ]
     assert all(own == (*range(1, 53), 52, 52, 52, 52) for own in frames["2021"])
     assert all(own == tuple(range(1, 52)) for own in frames["2022"])
@@ -157,70 +164,70 @@ def test_2021_scores_the_frames_that_pad_a_video_and_2022_each_frame_once(
 def test_clips_of_a_stream_do_not_depend_on_how_it_is_cut(cuts: list[int]) -> None:
     frames = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     videos = torch.tensor([5] * 9 + [2] * 1 + [7] * 10)
-    window = Window(4)
+    window = ClipWindow(4)
     pairs = zip(torch.split(frames, cuts), torch.split(videos, cuts), strict=True)
-    found = torch.cat([window(f, v) for f, v in pairs])
+    clips = torch.cat([window(f, v) for f, v in pairs])
     first = {5: 0, 2: 9, 7: 10}
     for at in range(20):
         own = [max(at - back, first[int(videos[at])]) for back in range(4)]
-        assert torch.allclose(found[at], frames[own].mean(0), rtol=0, atol=1e-15)
+        assert torch.allclose(clips[at], frames[own].mean(0), rtol=0, atol=1e-15)
 
 
 def test_a_class_without_support_images_is_never_answered(tmp_path: Path) -> None:
     shards = ShardSet.open(flowers(tmp_path))
-    work = VtabTasks(splits="lite").work(shards)
-    (task,) = asked(shards, work, tmp_path / "out")
-    plan = work.parts[0].sampler[0]
+    task_set = VtabOptions(splits="lite").task_set(shards)
+    (task,) = answered(shards, task_set, tmp_path / "out")
+    plan = task_set.datasets[0].sampler[0]
     table = features(shards, "flowers102")
     seen = [0, 1, 3]
     answers = [seen[nearest(means_of(table, plan), table[row])] for row in plan.query.rows]
     assert task.correct == sum(np.array(answers) == plan.query.labels)
     assert (task.way, task.support, task.queries) == (4, 12, 18)
-    assert work.notes[-1].startswith("flowers102: 1 of 4 classes have no support image; their 5 ")
+    assert task_set.notes[-1].startswith("flowers102: 1 of 4 classes have no support image; their 5 ")
 
 
 # Features that tasks share
 
 
 def test_shared_features_give_the_same_answers(glyph_set: ShardSet, tmp_path: Path) -> None:
-    work = FIXED.work(glyph_set)
-    blocks = shared(protonets(), work.parts[0], range(12), glyph_set["glyphs"], HOW.passage)
+    task_set = FIXED.task_set(glyph_set)
+    blocks = shared_blocks(
+        protonets(), task_set.datasets[0], range(12), glyph_set["glyphs"], SETTINGS.passage
+    )
     assert blocks is not None
-    assert len(blocks) < 12 * 18 / HOW.passage.chunk  # passes that 12 tasks of 18 images take
-    apart = asked(glyph_set, work, tmp_path / "a", replace(HOW, share=False))
-    assert asked(glyph_set, work, tmp_path / "b") == apart
+    assert len(blocks) < 12 * 18 / SETTINGS.passage.chunk  # passes that 12 tasks of 18 images take
+    apart = answered(glyph_set, task_set, tmp_path / "a", replace(SETTINGS, share=False))
+    assert answered(glyph_set, task_set, tmp_path / "b") == apart
 
 
 def test_a_users_support_is_shared_by_the_tasks_of_the_later_orbit(
     orbit_set: ShardSet, tmp_path: Path
 ) -> None:
-    work = OrbitTasks(orbit="2022", tasks_per_user=3).work(orbit_set)
-    (part,) = work.parts
-    assert shared(protonets(), part, range(part.tasks), orbit_set["orbit"], HOW.passage)
-    apart = asked(orbit_set, work, tmp_path / "a", replace(HOW, share=False))
-    assert asked(orbit_set, work, tmp_path / "b") == apart
+    task_set = OrbitOptions(orbit="2022", tasks_per_user=3).task_set(orbit_set)
+    (own,) = task_set.datasets
+    assert shared_blocks(protonets(), own, range(own.tasks), orbit_set["orbit"], SETTINGS.passage)
+    apart = answered(orbit_set, task_set, tmp_path / "a", replace(SETTINGS, share=False))
+    assert answered(orbit_set, task_set, tmp_path / "b") == apart
 
 
 def test_features_are_shared_only_where_it_is_exact_and_worth_it(
     glyph_set: ShardSet, orbit_set: ShardSet
 ) -> None:
-    fixed = FIXED.work(glyph_set).parts[0]
+    fixed = FIXED.task_set(glyph_set).datasets[0]
     glyph = glyph_set["glyphs"]
-    conditioned = make("simple_cnaps", "resnet18")
+    conditioned = make_learner("simple_cnaps", "resnet18")
     assert isinstance(conditioned, StagedLearner)
-    assert shared(conditioned, fixed, range(12), glyph, HOW.passage) is None
-    assert shared(protonets(), replace(fixed, tasks=1), [0], glyph, HOW.passage) is None
-    clips = OrbitTasks(tasks_per_user=5).work(orbit_set).parts[0]
-    assert shared(protonets(), clips, range(10), orbit_set["orbit"], HOW.passage) is None
+    assert shared_blocks(conditioned, fixed, range(12), glyph, SETTINGS.passage) is None
+    assert shared_blocks(protonets(), replace(fixed, tasks=1), [0], glyph, SETTINGS.passage) is None
+    clips = OrbitOptions(tasks_per_user=5).task_set(orbit_set).datasets[0]
+    assert shared_blocks(protonets(), clips, range(10), orbit_set["orbit"], SETTINGS.passage) is None
 
 
-def test_a_task_that_is_left_is_answered_as_if_all_were(
-    glyph_set: ShardSet, tmp_path: Path
-) -> None:
+def test_a_task_that_is_left_is_answered_as_if_all_were(glyph_set: ShardSet, tmp_path: Path) -> None:
     """Whether features are shared, and in which chunks, must not depend on what is left."""
-    part = FIXED.work(glyph_set).parts[0]
-    few = shared(protonets(), part, [3], glyph_set["glyphs"], HOW.passage)
-    every = shared(protonets(), part, range(12), glyph_set["glyphs"], HOW.passage)
+    own = FIXED.task_set(glyph_set).datasets[0]
+    few = shared_blocks(protonets(), own, [3], glyph_set["glyphs"], SETTINGS.passage)
+    every = shared_blocks(protonets(), own, range(12), glyph_set["glyphs"], SETTINGS.passage)
     assert few is not None
     assert every is not None
     assert set(few.blocks) < set(every.blocks)
@@ -231,54 +238,54 @@ def test_a_task_that_is_left_is_answered_as_if_all_were(
 
 
 def test_an_evaluation_goes_on_where_it_was_killed(glyph_set: ShardSet, tmp_path: Path) -> None:
-    work = FIXED.work(glyph_set)
-    whole = asked(glyph_set, work, tmp_path / "whole")
+    task_set = FIXED.task_set(glyph_set)
+    whole = answered(glyph_set, task_set, tmp_path / "whole")
     lines = (tmp_path / "whole" / "tasks-0.jsonl").read_bytes().splitlines(keepends=True)
     begun = tmp_path / "begun"
-    agree(begun, {}, leads=True)
+    begin_or_resume(begun, {}, leads=True)
     marked = json.dumps({**json.loads(lines[4]), "adapt_seconds": 77.0}).encode() + b"\n"
     (begun / "tasks-0.jsonl").write_bytes(b"".join(lines[0:3]) + lines[3][:20])
     (begun / "tasks-5.jsonl").write_bytes(marked + lines[5][:-1])
-    assert asked(glyph_set, work, begun) == whole
+    assert answered(glyph_set, task_set, begun) == whole
     kept = (begun / "tasks-0.jsonl").read_bytes().splitlines(keepends=True)
     assert kept[:3] == lines[:3]
     numbers = [json.loads(line)["number"] for line in kept]
     assert numbers == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
-    with Ledger(begun, 0) as ledger:
-        assert ledger.tasks()[Key("glyphs", "", 4)].adapt_seconds == 77
+    with TaskLedger(begun, 0) as ledger:
+        assert ledger.tasks()[TaskKey("glyphs", "", 4)].adapt_seconds == 77
 
 
 def test_nothing_is_done_again_once_all_is_finished(glyph_set: ShardSet, tmp_path: Path) -> None:
-    work = FIXED.work(glyph_set)
-    first = asked(glyph_set, work, tmp_path)
+    task_set = FIXED.task_set(glyph_set)
+    first = answered(glyph_set, task_set, tmp_path)
     before = (tmp_path / "tasks-0.jsonl").read_bytes()
-    assert asked(glyph_set, work, tmp_path) == first
+    assert answered(glyph_set, task_set, tmp_path) == first
     assert (tmp_path / "tasks-0.jsonl").read_bytes() == before
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tasks-3.jsonl").write_bytes(b'{"dataset": "x"}\n')
-    with Ledger(tmp_path, 0) as ledger, pytest.raises(IntegrityError, match=r"tasks-3.*line 1"):
+@pytest.mark.parametrize("line", ['{"dataset": "x"}', "[3]", "{", "[" * 100_000, '{"number": "3"}'])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "tasks-3.jsonl").write_text(f"{line}\n")
+    with TaskLedger(tmp_path, 0) as ledger, pytest.raises(IntegrityError, match=r"tasks-3.*line 1"):
         ledger.tasks()
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
-    agree(tmp_path / "a", {"way": 5, "seed": 0}, leads=True)
-    agree(tmp_path / "a", {"way": 5, "seed": 0}, leads=False)
-    with pytest.raises(
-        UsageError, match=r"other settings: shot was nothing and is 2; way was 5 and is 6\. "
-    ):
-        agree(tmp_path / "a", {"way": 6, "seed": 0, "shot": 2}, leads=True)
-    (tmp_path / "a" / "settings.json").write_text("{")
-    with pytest.raises(IntegrityError, match=r"settings.json is damaged"):
-        agree(tmp_path / "a", {}, leads=True)
+    begin_or_resume(tmp_path / "a", {"way": 5, "seed": 0}, leads=True)
+    begin_or_resume(tmp_path / "a", {"way": 5, "seed": 0}, leads=False)
+    with pytest.raises(UsageError, match=r"other settings: shot was nothing and is 2; way was 5 and is 6\. "):
+        begin_or_resume(tmp_path / "a", {"way": 6, "seed": 0, "shot": 2}, leads=True)
+    for text in ("{", "[]"):
+        (tmp_path / "a" / "settings.json").write_text(text)
+        with pytest.raises(IntegrityError, match=r"settings.json is damaged"):
+            begin_or_resume(tmp_path / "a", {}, leads=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "tasks-0.jsonl").write_text("")
     with pytest.raises(UsageError, match=r"no settings.json"):
-        agree(tmp_path / "b", {}, leads=True)
+        begin_or_resume(tmp_path / "b", {}, leads=True)
 
 
 def test_a_digest_is_of_the_weights() -> None:
-    first, again, other = (make("protonets", "conv4", seed=seed) for seed in (0, 0, 1))
-    assert digest(first) == digest(again)
-    assert digest(first) != digest(other)
+    first, again, other = (make_learner("protonets", "conv4", seed=seed) for seed in (0, 0, 1))
+    assert hash_weights(first) == hash_weights(again)
+    assert hash_weights(first) != hash_weights(other)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from learners.evaluate.records import TaskAnswers, VideoAnswers
-from learners.evaluate.scores import accuracy, challenge, interval, orbit_scores
+from learners.evaluate.scores import accuracy_scores, challenge_results, mean_interval, orbit_scores
 from pipeline.errors import UsageError
 
 
 def video(name: str, label: int, answers: str) -> VideoAnswers:
-    """Answers as digits, a frame each."""
-    said = tuple(map(int, answers))
-    frames = tuple(range(1, len(said) + 1))
-    return VideoAnswers(video=name, label=label, frames=frames, answers=said)
+    """A video with one digit per frame as its answer."""
+    labels = tuple(map(int, answers))
+    frames = tuple(range(1, len(labels) + 1))
+    return VideoAnswers(video=name, label=label, frames=frames, answers=labels)
 
 
 def task(number: int, user: str, objects: str, *videos: VideoAnswers) -> TaskAnswers:
@@ -92,34 +92,31 @@ def test_modes_are_scored_apart_and_in_any_order_of_tasks() -> None:
 
 
 def test_accuracy_is_the_mean_over_tasks_with_the_papers_interval() -> None:
-    score = accuracy(TASKS, "orbit", "clu-ve")
+    (score,) = accuracy_scores(TASKS, "orbit", "clu-ve")
     half = 1.96 * float(np.std([4 / 6, 2 / 9, 2 / 6])) / 3**0.5
     assert (score.value, score.interval) == pytest.approx((11 / 27, half))
     assert score.chance == pytest.approx((0.5 + 0.5 + 0.25) / 3)
     assert (score.dataset, score.metric, score.count) == ("orbit", "accuracy", 3)
     assert score.group == "clu-ve"
-    assert accuracy(TASKS[:1], "kitti").interval is None
+    assert accuracy_scores(TASKS[:1], "kitti")[0].interval is None
 
 
 def test_an_interval_is_of_all_values_and_not_of_n_less_one() -> None:
-    assert interval([0.2, 0.6]) == pytest.approx((0.4, 1.96 * 0.2 / 2**0.5))
-    assert interval([0.3]) == (0.3, 0.0)
+    assert mean_interval([0.2, 0.6]) == pytest.approx((0.4, 1.96 * 0.2 / 2**0.5))
+    assert mean_interval([0.3]) == (0.3, 0.0)
     numbers = np.random.default_rng(0).random(600).tolist()
-    assert interval(numbers) == interval(numbers[::-1])
+    assert mean_interval(numbers) == mean_interval(numbers[::-1])
     with pytest.raises(UsageError, match="at least one value"):
-        interval([])
+        mean_interval([])
 
 
 def test_the_challenges_file_holds_every_answer_by_user_task_video_and_frame() -> None:
-    found = json.loads(json.dumps(challenge(TASKS[::-1], [7e12, 5.5, None])))
-    assert found == {
+    results = json.loads(json.dumps(challenge_results(TASKS[::-1], [7e12, 5.5, None])))
+    assert results == {
         "P1": [
             {
                 "task_object_list": ["c", "k"],
-                "task_videos": {
-                    "v1": {"1": 0, "2": 0, "3": 1, "4": 0},
-                    "v2": {"1": 0, "2": 1},
-                },
+                "task_videos": {"v1": {"1": 0, "2": 0, "3": 1, "4": 0}, "v2": {"1": 0, "2": 1}},
             },
             {
                 "task_object_list": ["c", "k"],
@@ -135,7 +132,7 @@ def test_the_challenges_file_holds_every_answer_by_user_task_video_and_frame() -
                 "task_object_list": ["a", "b", "c", "d"],
                 "task_macs_to_personalise": 7_000_000_000_000,
                 "task_videos": {"v3": {"1": 3}, "v4": {"1": 1, "2": 3, "3": 2, "4": 1, "5": 3}},
-            },
+            }
         ],
     }
 
@@ -151,8 +148,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
         orbit_scores([replace(TASKS[0], videos=(short,))], "orbit")
     twice = replace(TASKS[0].videos[0], frames=(1, 2, 2, 3))
     with pytest.raises(UsageError, match="v1 has frames that were answered twice"):
-        challenge([replace(TASKS[0], videos=(twice,))], [None])
+        challenge_results([replace(TASKS[0], videos=(twice,))], [None])
     with pytest.raises(UsageError, match="of one mode, not of cle-ve and clu-ve"):
-        challenge([TASKS[0], replace(TASKS[1], mode="cle-ve")], [None, None])
+        challenge_results([TASKS[0], replace(TASKS[1], mode="cle-ve")], [None, None])
     with pytest.raises(UsageError, match="protocol is one of 2021, 2022; got '2023'"):
         orbit_scores(TASKS, "orbit", "2023")  # type: ignore[arg-type]

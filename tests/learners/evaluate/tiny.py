@@ -1,4 +1,4 @@
-"""Small shard sets with pictures in them, for each protocol."""
+"""Small shard sets with images, for each protocol."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from pipeline.build.builder import build_shards
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Split, Survey
 from pipeline.sources.base import Source
-from pipeline.sources.demo import drawn
+from pipeline.sources.demo import draw_glyph
 from pipeline.sources.orbit.source import OrbitSource
 from tests.pipeline.sources.orbit.tree import make_orbit
 
 SIZE, LARGER = 24, 32
 RECIPE = Recipe(sizes=(SIZE, LARGER), encodings=(Encoding.parse("raw"),) * 2)
-PICTURES = 8  # of each class of `glyphs`
+IMAGES = 8  # of each class of `glyphs`
 FRAMES = 52  # of each video; the object is absent from the last
 
 
 @dataclass(frozen=True, kw_only=True)
 class Glyphs(Source):
-    """Drawn pictures; for each class the splits of its pictures, one by one."""
+    """Drawn images; `splits` has the splits of the images of each class."""
 
     root: Path = Path()
     splits: Sequence[Sequence[Split]] = ()
@@ -43,12 +43,12 @@ class Glyphs(Source):
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
         for item in items:
-            yield np.asarray(drawn(item.class_id, item.offset))
+            yield np.asarray(draw_glyph(item.class_id, item.offset))
 
 
 def glyphs(root: Path, recipe: Recipe = RECIPE) -> Path:
     """Six classes to train on and eight to test on."""
-    splits = [of(train=PICTURES)] * 6 + [of(test=PICTURES)] * 8
+    splits = [of(train=IMAGES)] * 6 + [of(test=IMAGES)] * 8
     build_shards(Glyphs(name="glyphs", splits=splits), root / "glyphs", recipe)
     return root / "glyphs"
 
@@ -61,7 +61,7 @@ def flowers(root: Path) -> Path:
 
 
 def of(*, train: int = 0, test: int = 0) -> list[Split]:
-    """The splits of a class's pictures."""
+    """The splits of the images of a class."""
     before: list[Split] = ["train"] * train
     after: list[Split] = ["test"] * test
     return before + after

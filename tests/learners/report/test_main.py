@@ -6,8 +6,6 @@ import io
 import json
 import logging
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from html import escape, unescape
 from pathlib import Path
@@ -18,16 +16,9 @@ from PIL import Image
 
 from learners.report.__main__ import main
 from pipeline.command import run_command
+from tests.browser import run_browser
 from tests.learners.report.results import WEAK, everything, md, orbit
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-SWITCHES = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--enable-logging=stderr",
-)  # fmt: skip
 NASTY = '<script>alert("x")</script> & <b>|'
 PROBE = """<script>
 addEventListener("load", () => {
@@ -67,9 +58,7 @@ def report(results: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_the_same_results_give_the_same_bytes(
-    results: list[str], report: Path, tmp_path: Path
-) -> None:
+def test_the_same_results_give_the_same_bytes(results: list[str], report: Path, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     for out in (first, again):
         assert main([results[7], results[8], "--out", str(out)]) == 0
@@ -106,13 +95,8 @@ def test_the_page_needs_nothing_but_itself_and_no_name_is_markup(report: Path) -
     assert escape(NASTY) in text
     assert "All &amp; everything" in text
     shown = unescape(re.sub(r"<[^>]*>", "", text))
-    for said in (
-        "92.1 ± 0.9(1)",
-        "Table 1, arXiv:2107.01105",
-        "(5 of 8)",
-        "published; not comparable",
-    ):
-        assert said in shown
+    for message in ("92.1 ± 0.9(1)", "Table 1, arXiv:2107.01105", "(5 of 8)", "published; not comparable"):
+        assert message in shown
 
 
 def test_one_id_belongs_to_one_table(report: Path) -> None:
@@ -120,9 +104,7 @@ def test_one_id_belongs_to_one_table(report: Path) -> None:
     assert len(ids) == len(set(ids)) > 8
 
 
-def test_without_published_rows_nothing_is_of_the_papers(
-    results: list[str], tmp_path: Path
-) -> None:
+def test_without_published_rows_nothing_is_of_the_papers(results: list[str], tmp_path: Path) -> None:
     assert main([*results[:2], results[7], "--out", str(tmp_path), "--no-published"]) == 0
     for name in FILES:
         text = (tmp_path / name).read_text()
@@ -144,7 +126,7 @@ def test_an_evaluation_that_is_damaged_stops_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["nowhere", "--out", "o"], 3, "nowhere is no evaluation"),
         (["{0}", "--out", "{0}"], 2, "is a file; name a folder"),
@@ -152,17 +134,15 @@ def test_an_evaluation_that_is_damaged_stops_before_anything_is_written(
     ],
 )
 def test_impossible_requests_say_why(
-    arguments: list[str], code: int, said: str, results: list[str],
+    arguments: list[str], code: int, message: str, results: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     given = [argument.format(results[0]) for argument in arguments]
     assert run_command(main, given) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_learner_without_known_cost_or_image_size_is_reported_all_the_same(
-    tmp_path: Path,
-) -> None:
+def test_a_learner_without_known_cost_or_image_size_is_reported_all_the_same(tmp_path: Path) -> None:
     file = orbit().save(tmp_path)
     values = json.loads(file.read_text())
     values["cost"]["macs"], values["learner"] = None, {}
@@ -173,42 +153,33 @@ def test_a_learner_without_known_cost_or_image_size_is_reported_all_the_same(
     assert [p.name for p in (tmp_path / "out" / "plots").iterdir()] == ["orbit-2021-bars.png"]
 
 
-def browse(*arguments: str, profile: Path) -> tuple[str, str]:
-    if not BROWSER:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    command = [BROWSER, *SWITCHES, f"--user-data-dir={profile}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, done.stderr
-
-
 def test_a_browser_loads_every_plot_and_the_page_fits_wide_and_narrow_windows(
     report: Path, tmp_path: Path
 ) -> None:
     page = (report / "report.html").read_text(encoding="utf-8")
     frames = "".join(
-        f'<iframe width="{width}" height="900" srcdoc="{escape(page)}"></iframe>'
-        for width in (1200, 400)
+        f'<iframe width="{width}" height="900" srcdoc="{escape(page)}"></iframe>' for width in (1200, 400)
     )
     probed = tmp_path / "probed.html"
     probed.write_text(f"<!doctype html><html><body>{frames}{PROBE}</body></html>")
-    dom, said = browse(
+    browser = run_browser(
         "--window-size=1700,1000", "--virtual-time-budget=10000", "--dump-dom", probed.as_uri(),
         profile=tmp_path / "p",
     )  # fmt: skip
     plots = page.count("<img ")
     assert plots == 11
-    seen = dict(re.findall(r'data-w(\d+)="([^"]+)"', dom[:500]))
+    seen = dict(re.findall(r'data-w(\d+)="([^"]+)"', browser.stdout[:500]))
     assert seen == {"1200": f"{plots} {plots} 0 1200", "400": f"{plots} {plots} 0 400"}
-    assert "CONSOLE" not in said
+    assert "CONSOLE" not in browser.stderr
 
 
 def test_a_browser_draws_the_page_in_the_dark_too(report: Path, tmp_path: Path) -> None:
     out = tmp_path / "shot.png"
-    _, said = browse(
+    browser = run_browser(
         "--force-dark-mode", "--window-size=1200,1600", f"--screenshot={out}",
         (report / "report.html").as_uri(), profile=tmp_path / "p",
     )  # fmt: skip
-    assert "CONSOLE" not in said
+    assert "CONSOLE" not in browser.stderr
     shot = np.asarray(Image.open(io.BytesIO(out.read_bytes())).convert("RGB")).astype(int)
     assert shot.shape == (1600, 1200, 3)
     assert shot[2, 2].mean() < 40

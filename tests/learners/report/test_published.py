@@ -6,15 +6,8 @@ import math
 
 import pytest
 
-from learners.report.published import (
-    H_STUDY,
-    ORBIT_2021,
-    ORBIT_2022,
-    ORBIT_KEYS,
-    VTAB_MD,
-    Published,
-)
-from pipeline.samplers.vtab import GROUPS
+from learners.report.published import H_STUDY, ORBIT_2021, ORBIT_2022, ORBIT_KEYS, VTAB_MD, PublishedRow
+from pipeline.samplers.vtab import VTAB_GROUPS
 
 PARAMETERS = {  # in millions, by parts: backbone, set encoder, FiLM generator, head networks
     ("ResNet-18", 84): (11.171904, 0.150144, 0.644096, 0.788485),
@@ -28,16 +21,16 @@ FRAMES = 3040  # of a support set, on average over both modes
 PASSES = {"1F": 1, "15FB": 30, "50FB": 100}
 
 
-def plain(row: Published) -> str:
+def plain(row: PublishedRow) -> str:
     return row.learner.removesuffix(" + LITE")
 
 
 @pytest.mark.parametrize("row", H_STUDY, ids=lambda row: row.name)
-def test_the_average_over_vtab_is_that_of_its_groups(row: Published) -> None:
-    of = {name: row.figures[f"mean {name}"].value for name in (*GROUPS, "all")}
-    tasks = sum(map(len, GROUPS.values()))
+def test_the_average_over_vtab_is_that_of_its_groups(row: PublishedRow) -> None:
+    of = {name: row.figures[f"mean {name}"].value for name in (*VTAB_GROUPS, "all")}
+    tasks = sum(map(len, VTAB_GROUPS.values()))
     assert tasks == 18
-    mean = sum(len(names) * of[name] for name, names in GROUPS.items()) / tasks
+    mean = sum(len(names) * of[name] for name, names in VTAB_GROUPS.items()) / tasks
     assert of["all"] == pytest.approx(mean, abs=0.11)  # four rounded figures
 
 
@@ -47,7 +40,7 @@ def test_table_1_has_every_learner_on_every_backbone_once() -> None:
 
 
 @pytest.mark.parametrize("row", ORBIT_2021, ids=lambda row: row.name)
-def test_parameters_are_the_sum_of_the_parts(row: Published) -> None:
+def test_parameters_are_the_sum_of_the_parts(row: PublishedRow) -> None:
     parts = PARAMETERS[row.backbone, row.image_size][: PARTS[plain(row)]]
     assert row.cost is not None
     assert row.cost.parameters / 1e6 == pytest.approx(sum(parts), abs=0.0051)
@@ -56,7 +49,7 @@ def test_parameters_are_the_sum_of_the_parts(row: Published) -> None:
 @pytest.mark.parametrize(
     "row", [r for r in ORBIT_2021 if r.backbone == "ResNet-18"], ids=lambda row: row.name
 )
-def test_multiply_accumulates_are_frames_times_passes(row: Published) -> None:
+def test_multiply_accumulates_are_frames_times_passes(row: PublishedRow) -> None:
     assert row.cost is not None
     assert row.cost.macs is not None
     each = FORWARD[row.backbone, row.image_size]
@@ -66,7 +59,7 @@ def test_multiply_accumulates_are_frames_times_passes(row: Published) -> None:
 
 
 @pytest.mark.parametrize("row", ORBIT_2021, ids=lambda row: row.name)
-def test_intervals_over_videos_are_those_of_so_many_videos(row: Published) -> None:
+def test_intervals_over_videos_are_those_of_so_many_videos(row: PublishedRow) -> None:
     for key, videos in zip(ORBIT_KEYS, (905, 905, 1500, 1500), strict=True):
         value, interval = row.figures[key]
         share, most = value / 100, 1.96 * 50 / math.sqrt(videos)
@@ -74,9 +67,7 @@ def test_intervals_over_videos_are_those_of_so_many_videos(row: Published) -> No
         assert interval <= most + 0.05
         if "video" in key:  # right or wrong: the mean tells the spread
             spread = 196 * math.sqrt(share * (1 - share) / videos)
-            assert interval == pytest.approx(
-                spread, abs=0.1
-            )  # one is printed 2.6 and comes to 2.51
+            assert interval == pytest.approx(spread, abs=0.1)  # one is printed 2.6 and comes to 2.51
 
 
 def test_lite_is_named_where_images_are_large_and_the_support_set_is_learnt_from() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learners.report.ranks import Figure, average_ranks, ranks, tied
+from learners.report.ranks import MeanInterval, are_tied, average_ranks, tied_ranks
 
 LEADERBOARD = {  # per cent, interval and rank of the leaderboard's ImageNet models, November 2021
     "VGG Flower": (
@@ -28,21 +28,27 @@ LEADERBOARD = {  # per cent, interval and rank of the leaderboard's ImageNet mod
 @pytest.mark.parametrize("dataset", LEADERBOARD)
 def test_the_leaderboards_ranks_come_out(dataset: str) -> None:
     rows = LEADERBOARD[dataset]
-    assert ranks([Figure(value, half) for value, half, _ in rows]) == [rank for *_, rank in rows]
+    assert tied_ranks([MeanInterval(value, half) for value, half, _ in rows]) == [rank for *_, rank in rows]
 
 
 def test_overlapping_intervals_are_not_enough_for_a_tie() -> None:
-    assert tied(Figure(48.83, 1.09), Figure(47.8, 1.14))
-    assert not tied(Figure(48.83, 1.09), Figure(47.12, 1.1))  # they overlap from 47.74 to 48.22
+    assert are_tied(MeanInterval(48.83, 1.09), MeanInterval(47.8, 1.14))
+    assert not are_tied(
+        MeanInterval(48.83, 1.09), MeanInterval(47.12, 1.1)
+    )  # they overlap from 47.74 to 48.22
 
 
 def test_without_intervals_only_equals_tie() -> None:
-    assert ranks([Figure(0.5, None), Figure(0.7, None), Figure(0.5, None)]) == [2.5, 1.0, 2.5]
+    assert tied_ranks([MeanInterval(0.5, None), MeanInterval(0.7, None), MeanInterval(0.5, None)]) == [
+        2.5,
+        1.0,
+        2.5,
+    ]
 
 
 def test_less_can_be_better() -> None:
-    late = [Figure(0.3, 0.01), Figure(0.1, 0.01), Figure(0.2, 0.01)]
-    assert ranks(late, lower_is_better=True) == [3.0, 1.0, 2.0]
+    late = [MeanInterval(0.3, 0.01), MeanInterval(0.1, 0.01), MeanInterval(0.2, 0.01)]
+    assert tied_ranks(late, lower_is_better=True) == [3.0, 1.0, 2.0]
 
 
 def test_an_average_rank_needs_a_place_everywhere() -> None:
@@ -53,4 +59,4 @@ def test_an_average_rank_needs_a_place_everywhere() -> None:
 
 
 def test_nobody_has_no_rank() -> None:
-    assert ranks([]) == []
+    assert tied_ranks([]) == []

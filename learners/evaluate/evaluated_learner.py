@@ -1,0 +1,93 @@
+"""The learner that is evaluated: that of a run, or an untrained one with a backbone's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from learners.evaluate.flags import EvaluationFlags
+from learners.evaluate.overlap import training_overlap
+from learners.evaluate.task_set import TaskSet
+from learners.learner import MetaLearner
+from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
+from learners.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, load_run, read_run_settings
+from pipeline.errors import PipelineError, UsageError, first_few
+from pipeline.records import ResizeMethod
+from pipeline.shardset import ShardSet
+
+DEFAULT_IMAGE_SIZE: Final = 224  # pixels, for an untrained learner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EvaluatedLearner:
+    """A learner, and what tables say of it."""
+
+    net: MetaLearner
+    info: LearnerInfo
+    name: str
+    tasks: int = 0
+    """The number of episodes that it was trained on."""
+    weights: str = ""
+    """The file of the backbone's weights, for an untrained learner."""
+    checkpoint: Path | None = None
+    """None for an untrained learner."""
+
+    def described(self) -> dict[str, Any]:
+        """Plain values, for JSON; for a run also how its gradients were taken."""
+        values = {**self.info.described(), "tasks": self.tasks}
+        if self.checkpoint is None:
+            return {**values, "weights": self.weights}
+        try:
+            settings = read_run_settings(self.checkpoint.parent)
+        except PipelineError:  # `notes` says why
+            return values
+        return {**values, "h": settings.h, "sampler": settings.sampler}
+
+    def notes(self, task_set: TaskSet, shards: ShardSet, image_size: int) -> tuple[str, ...]:
+        """What a reader of its figures must know."""
+        if self.checkpoint is None:
+            return (f"not trained on tasks; backbone's weights: {self.weights or 'random'}",)
+        notes = []
+        if image_size != self.info.image_size:
+            notes.append(f"evaluated at {image_size} px, trained at {self.info.image_size} px")
+        notes += self._resize_notes(sorted({own.dataset for own in task_set.datasets}), shards)
+        notes += training_overlap(self.checkpoint, task_set.datasets, shards)
+        return tuple(notes)
+
+    def _resize_notes(self, names: Sequence[str], shards: ShardSet) -> Iterator[str]:
+        """Notes on datasets whose images were resized in another way than those of its training."""
+        datasets: dict[ResizeMethod, list[str]] = {}
+        for name in names:
+            datasets.setdefault(shards[name].manifest.recipe.resizing, []).append(name)
+        own = self.info.resizing
+        for method, resized in datasets.items():
+            if method != own:
+                yield f"pictures of {first_few(resized)}: {method}; those it was trained on: {own}"
+
+
+def load_evaluated(flags: EvaluationFlags, seed: int) -> EvaluatedLearner:
+    """The learner that the flags name: a run's, or an untrained one whose first weights the seed decides."""
+    own = {"learner": flags.learner, "backbone": flags.backbone, "weights": flags.weights}
+    given = [f"--{name}" for name, value in own.items() if value]
+    if flags.checkpoint:
+        if given:
+            raise UsageError(f"--checkpoint says what {given[0]} says; leave one of them out")
+        return _load_trained(flags.checkpoint, flags.name)
+    if not (flags.learner and flags.backbone):
+        raise UsageError("whom to evaluate: a --checkpoint, or a --learner and its --backbone")
+    net = make_learner(flags.learner, flags.backbone, weights=flags.weights, seed=seed)
+    return EvaluatedLearner(
+        net=net, info=describe_learner(net, flags.learner, flags.image_size or DEFAULT_IMAGE_SIZE),
+        name=flags.name or f"{flags.learner}-{flags.backbone}", weights=Path(flags.weights).name,
+    )  # fmt: skip
+
+
+def _load_trained(checkpoint: str, name: str) -> EvaluatedLearner:
+    run = load_run(checkpoint)
+    in_run = run.file.name in (BEST_CHECKPOINT, LAST_CHECKPOINT)
+    usual = run.file.resolve().parent.name if in_run else run.file.stem
+    return EvaluatedLearner(
+        net=run.net, info=run.info, name=name or usual, tasks=run.tasks, checkpoint=run.file
+    )
