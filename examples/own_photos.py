@@ -1,4 +1,4 @@
-"""Show a learner folders of your own photographs, then ask it about others.
+"""Adapt a learner to folders of your own photographs, then classify others.
 
 my/photos/mug/*.jpg  my/photos/keys/*.jpg  ...    a folder for each thing, five pictures will do
 """
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from learners.use.classifier import Learner, PortableClassifier
-from learners.use.pictures import Picture, described, listed
-from pipeline.command import parser, run_command
+from learners.use.pictures import ImageInput, image_names, list_images
+from pipeline.command import command_parser, run_command
 from pipeline.errors import UsageError
 
-SHOWN: Final = 3  # classes that a line of the table names
+SHOWN_CLASSES: Final = 3  # classes that a line of the table names
 EXAMPLES: Final = """\
   python examples/own_photos.py --checkpoint runs/md-simple_cnaps my/photos what.jpg
   python examples/own_photos.py --weights mobilenet.safetensors my/photos what.jpg unknown/
@@ -25,9 +25,9 @@ EXAMPLES: Final = """\
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Adapt or load, save if asked to, answer."""
-    arguments = _flags().parse_args(argv)
-    classifier, queries = _classifier(arguments)
+    """Adapt or load a classifier, save it if --save is given, classify the queries."""
+    arguments = _parser().parse_args(argv)
+    classifier, queries = _load_classifier(arguments)
     print("classes:", ", ".join(classifier.classes))
     if arguments.save:
         classifier.save(arguments.save)
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _classifier(arguments: Namespace) -> tuple[PortableClassifier, list[Picture]]:
-    """A saved one, or one adapted to the first place; and the pictures that are asked about."""
+def _load_classifier(arguments: Namespace) -> tuple[PortableClassifier, list[ImageInput]]:
+    """The classifier, loaded or adapted to the first place; and the query images."""
     places, device = list(arguments.places), arguments.device
     if arguments.classifier:
-        return PortableClassifier.load(arguments.classifier, device), listed(places)
+        return PortableClassifier.load(arguments.classifier, device), list_images(places)
     if not places:
         raise UsageError("name the folder of photographs, with a folder for each class in it")
-    queries = listed(places[1:])  # a name that is mistyped is said before the work
+    queries = list_images(places[1:])  # so that a mistyped name is an error before the work
     if arguments.checkpoint:
         learner = Learner.load(arguments.checkpoint, device)
     else:
@@ -52,18 +52,18 @@ def _classifier(arguments: Namespace) -> tuple[PortableClassifier, list[Picture]
     return learner.adapt(places[0]), queries
 
 
-def _print_answers(classifier: PortableClassifier, queries: Sequence[Picture]) -> None:
-    names = described(queries)
+def _print_answers(classifier: PortableClassifier, queries: Sequence[ImageInput]) -> None:
+    names = image_names(queries)
     width = max(map(len, names))
     for name, row in zip(names, classifier(queries), strict=True):
-        best = row.topk(min(SHOWN, len(row)))
+        best = row.topk(min(SHOWN_CLASSES, len(row)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        said = "  ".join(f"{classifier.classes[label]} {share:.0%}" for share, label in pairs)
-        print(f"{name:<{width}}  {said}")
+        classes = "  ".join(f"{classifier.classes[label]} {share:.0%}" for share, label in pairs)
+        print(f"{name:<{width}}  {classes}")
 
 
-def _flags() -> ArgumentParser:
-    flags = parser("own_photos", "Learn things from folders of photographs, name others.", EXAMPLES)
+def _parser() -> ArgumentParser:
+    flags = command_parser("own_photos", "Learn things from folders of photographs, name others.", EXAMPLES)
     flags.prog = "python examples/own_photos.py"
     flags.add_argument(
         "places",

@@ -1,4 +1,4 @@
-"""The examples run as they stand, as anybody would run them."""
+"""The examples run as they are, from the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from examples.own_photos import main
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from tests.images import fill_class_folders
 from tests.learners.small import make_run
-from tests.pictures import fill
 
 ROOT = Path(__file__).parents[1]
 OWN_PHOTOS = ROOT / "examples" / "own_photos.py"
@@ -27,10 +27,10 @@ def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Someone's folder: a run of ProtoNets, photographs of three things, one that is unreadable."""
+    """A user's folder: a run of ProtoNets, photographs of three things, one that is unreadable."""
     home = tmp_path_factory.mktemp("home")
     make_run(home / "runs" / "x")
-    fill(home / "mine", {"mug": 1, "keys": 1, "hat": 1})
+    fill_class_folders(home / "mine", {"mug": 1, "keys": 1, "hat": 1})
     (home / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(9))
     return home
 
@@ -38,13 +38,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_own_photos_are_learned_saved_and_recognised_by_the_file_alone(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [f"mine/{name}/000.jpg" for name in ("mug", "hat", "keys")]
-    first = run(home, "--checkpoint", "runs/x", "mine", *asked, "--save", "mine.safetensors")
+    queries = [f"mine/{name}/000.jpg" for name in ("mug", "hat", "keys")]
+    first = run(home, "--checkpoint", "runs/x", "mine", *queries, "--save", "mine.safetensors")
     assert first.returncode == 0, first.stderr
     classes, saved, *table = first.stdout.splitlines()
     assert classes == "classes: hat, keys, mug"
     assert saved == "saved mine.safetensors"
-    assert [line.split()[:2] for line in table] == [[name, name.split("/")[1]] for name in asked]
+    assert [line.split()[:2] for line in table] == [[name, name.split("/")[1]] for name in queries]
     assert all(line.count("%") == 3 for line in table)
     monkeypatch.chdir(home)
     assert main(["--classifier", "mine.safetensors", "mine/mug", "mine/hat", "mine/keys"]) == 0
@@ -57,26 +57,14 @@ def test_own_photos_are_learned_saved_and_recognised_by_the_file_alone(
         (["--checkpoint", "runs/x"], UsageError, "name the folder of photographs"),
         (["--checkpoint", "runs/x", "mine/mug"], UsageError, "lies in none"),
         (["--checkpoint", "runs/x", "mine", "nowhere.jpg"], SourceMissing, "nowhere.jpg: there is"),
-        (
-            ["--checkpoint", "runs/x", "mine", "phone.heic"],
-            IntegrityError,
-            "save it as JPEG or PNG",
-        ),
+        (["--checkpoint", "runs/x", "mine", "phone.heic"], IntegrityError, "save it as JPEG or PNG"),
         (["--weights", "nowhere.safetensors", "mine"], SourceMissing, "there is no such file"),
-        (
-            ["--weights", "pretrained", "mine"],
-            UsageError,
-            "mobilenetv1_075 has no weights to fetch",
-        ),
+        (["--weights", "pretrained", "mine"], UsageError, "mobilenetv1_075 has no weights to fetch"),
         (["mine"], SystemExit, "2"),
     ],
 )
-def test_what_cannot_be_is_said(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: list[str],
-    kind: type[BaseException],
-    message: str,
+def test_impossible_commands_are_errors(
+    home: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], kind: type[BaseException], message: str
 ) -> None:
     monkeypatch.chdir(home)
     with pytest.raises(kind, match=message):

@@ -1,4 +1,1 @@
-"""A page in the browser on which a learner is shown pictures and asked about others.
-
-`python -m learners.demo --checkpoint runs/pets` serves it on this computer and to this computer alone.
-"""
+"""A web page that adapts a learner to a few images and classifies others, served to this computer alone."""

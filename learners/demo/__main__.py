@@ -1,4 +1,4 @@
-"""Show pictures to a learner in the browser: `python -m learners.demo --checkpoint runs/pets`."""
+"""Adapt a learner to images in the browser: `python -m learners.demo --checkpoint runs/pets`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from threading import Thread
 from typing import Final
 
 from learners.demo.server import DemoServer
-from learners.demo.service import Service
+from learners.demo.service import DemoService
 from learners.networks.backbones import PRETRAINED
 from learners.use.classifier import Learner
-from pipeline.command import parser, run_command
+from pipeline.command import command_parser, run_command
 from pipeline.errors import UsageError
+from pipeline.settings import flag_name
 
-IMAGE_SIZE: Final = 224  # pixels
-PORT: Final = 8000
-PORTS: Final = 1 << 16
-EXAMPLES: Final = """\
+DEMO_IMAGE_SIZE: Final = 224  # pixels
+DEMO_PORT: Final = 8000
+LAST_PORT: Final = (1 << 16) - 1
+DEMO_EXAMPLES: Final = """\
   python -m learners.demo --checkpoint runs/md-simple_cnaps
   python -m learners.demo --backbone mobilenetv1_075 --weights mobilenet.safetensors --port 0
   python -m learners.demo --backbone efficientnet_b0 --image-size 224 --device cuda --no-browser
@@ -31,11 +32,11 @@ EXAMPLES: Final = """\
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl-C."""
     arguments = _parser().parse_args(argv)
-    with _server(arguments.port) as server:
-        learner = _learner(arguments)
-        server.service = Service(learner)
+    with _open_server(arguments.port) as server:
+        learner = _load_learner(arguments)
+        server.service = DemoService(learner)
         sys.stdout.write(
-            f"{learner.about.learner} with {learner.about.backbone} at {server.url} for this computer "
+            f"{learner.info.learner} with {learner.info.backbone} at {server.url} for this computer "
             "alone; Ctrl-C ends it\n"
         )
         sys.stdout.flush()
@@ -48,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _server(port: int) -> DemoServer:
-    """With its port taken, before a learner is loaded in vain."""
-    if not 0 <= port < PORTS:
-        raise UsageError(f"--port is 0, for any that is free, or up to {PORTS - 1}; got {port}")
+def _open_server(port: int) -> DemoServer:
+    """A server that has its port, before time is spent on loading a learner."""
+    if not 0 <= port <= LAST_PORT:
+        raise UsageError(f"--port is 0, for any that is free, or up to {LAST_PORT}; got {port}")
     try:
         return DemoServer(port)
     except OSError as error:
@@ -63,39 +64,36 @@ def _server(port: int) -> DemoServer:
         ) from error
 
 
-def _learner(arguments: Namespace) -> Learner:
+def _load_learner(arguments: Namespace) -> Learner:
     if arguments.checkpoint is not None:
         given = [name for name in ("weights", "image_size") if getattr(arguments, name) is not None]
         if given:
-            options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise UsageError(f"a checkpoint says {options} itself; leave that away")
+            options = " and ".join(map(flag_name, given))
+            raise UsageError(f"a checkpoint says {options} itself; leave that out")
         return Learner.load(arguments.checkpoint, arguments.device)
     return Learner.pretrained(
         arguments.backbone,
         weights=arguments.weights or PRETRAINED,
-        image_size=arguments.image_size or IMAGE_SIZE,
+        image_size=arguments.image_size or DEMO_IMAGE_SIZE,
         device=arguments.device,
     )
 
 
 def _parser() -> ArgumentParser:
-    text = "Open a local page on which a learner is shown pictures of named classes and asked about others."
-    found = parser("learners.demo", text, EXAMPLES)
-    what = found.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", type=Path, help="a run's folder, or a checkpoint of it")
-    what.add_argument(
+    text = "Open a local page that adapts a learner to images of named classes and classifies others."
+    flags = command_parser("learners.demo", text, DEMO_EXAMPLES)
+    source = flags.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="a run's folder, or a checkpoint of it")
+    source.add_argument(
         "--backbone", help="without a run: a backbone, to whose features a linear layer is fitted"
     )
-    found.add_argument(
-        "--weights", help="of the backbone: a file (default: pretrained, timm's hub)"
-    )
-    found.add_argument("--image-size", type=int, help=f"of the backbone (default: {IMAGE_SIZE})")
-    found.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    found.add_argument(
-        "--port", type=int, default=PORT, help=f"0: any that is free (default: {PORT})"
-    )
-    found.add_argument("--no-browser", action="store_true", help="print the address alone")
-    return found
+    add = flags.add_argument
+    add("--weights", help="of the backbone: a file (default: pretrained, timm's hub)")
+    add("--image-size", type=int, help=f"of the backbone (default: {DEMO_IMAGE_SIZE})")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--port", type=int, default=DEMO_PORT, help="0: any that is free (default: %(default)s)")
+    add("--no-browser", action="store_true", help="print the address alone")
+    return flags
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the page asked for and does not get."""
+"""The error of a request that is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from http import HTTPStatus
 from pipeline.errors import PipelineError
 
 
-class Refused(PipelineError):
+class RefusedRequest(PipelineError):
     """A sentence for the person at the page, and the status for the browser."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What the server sends back: values as JSON, the files of the page."""
+"""HTTP replies: values as JSON, and the files of the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
-TYPES: Final = {
+CONTENT_TYPES: Final = {
     "html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
 }  # fmt: skip
-HEADERS: Final = {  # the page may talk to this server and load from it, and nothing else
+SECURITY_HEADERS: Final = {  # the page may talk to this server and load from it, and nothing else
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -27,30 +27,31 @@ HEADERS: Final = {  # the page may talk to this server and load from it, and not
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """A status, and bytes of a kind."""
+class HttpReply:
+    """The status, content type and body of a reply."""
 
     body: bytes
     kind: str = "application/json"
     status: HTTPStatus = HTTPStatus.OK
 
     @classmethod
-    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK) -> Reply:
-        """A value as JSON."""
+    def of(cls, value: object, status: HTTPStatus = HTTPStatus.OK) -> HttpReply:
+        """Reply with a value as JSON."""
         return cls(json.dumps(value).encode(), status=status)
 
     @property
     def headers(self) -> dict[str, str]:
-        """All that go with it."""
-        return {"Content-Type": self.kind, "Content-Length": str(len(self.body)), **HEADERS}
+        """All headers of the reply."""
+        length = str(len(self.body))
+        return {"Content-Type": self.kind, "Content-Length": length, **SECURITY_HEADERS}
 
 
-def page_files() -> Mapping[str, Reply]:
-    """The page's files by their paths."""
-    found = {}
+def page_files() -> Mapping[str, HttpReply]:
+    """Replies with the page's files, by path."""
+    replies = {}
     for file in files("learners.demo").joinpath("page").iterdir():
-        kind = TYPES.get(file.name.rpartition(".")[2])
+        kind = CONTENT_TYPES.get(file.name.rpartition(".")[2])
         if kind is not None:
             path = "/" if file.name == "index.html" else f"/{file.name}"
-            found[path] = Reply(file.read_bytes(), kind)
-    return found
+            replies[path] = HttpReply(file.read_bytes(), kind)
+    return replies

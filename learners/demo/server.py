@@ -1,8 +1,8 @@
-"""The page over HTTP, for browsers on this computer alone.
+"""Serve the page over HTTP to browsers on this computer alone.
 
-It listens on 127.0.0.1. Other sites that a browser has open cannot use it: a request must name this server
-as its host (so no foreign name can be pointed at it), must not come from another origin, and must carry the
-key of a page that this server opened.
+It listens on 127.0.0.1. Other sites that are open in the browser cannot use it: a request must name this
+server as its host (so no foreign name can be pointed at it), must not come from another origin, and must
+carry the key of a page that this server opened.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ import re
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from learners.demo.refused import Refused
-from learners.demo.replies import Reply, page_files
-from learners.demo.service import PICTURE_BYTES, Service
-from learners.demo.sessions import Session
+from learners.demo.refused import RefusedRequest
+from learners.demo.replies import HttpReply, page_files
+from learners.demo.service import MAX_IMAGE_BYTES, AdaptRequest, ClassifyRequest, DemoService
+from learners.demo.sessions import PageSession
 from pipeline.errors import IntegrityError, PipelineError, UsageError
+from pipeline.settings import typed
 
 ADDRESS: Final = "127.0.0.1"
-JSON_BYTES: Final = 1 << 20
-DISCARDED: Final = 256 << 20  # bytes of a refused body that are read, so that the browser hears why
-BLOCK: Final = 1 << 16
-SECONDS: Final = 60  # without a byte, after which a connection is closed
-LENGTH: Final = re.compile(r"[0-9]{1,15}")
+MAX_JSON_BYTES: Final = 1 << 20
+DISCARD_LIMIT_BYTES: Final = 256 << 20  # of a refused body are read, for browsers to get the reply
+DISCARD_READ_BYTES: Final = 1 << 16
+IDLE_SECONDS: Final = 60  # without a byte, after which a connection is closed
+LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,15}")
 HTTP_PORT: Final = 80  # which browsers leave out of a host
+REQUEST_FORMS: Final = (
+    'the request should be {"classes": [{"name": ..., "pictures": [...]}, ...]} or {"pictures": [...]}, '
+    "and is not; reload the page"
+)
+RequestT = TypeVar("RequestT")
 log = logging.getLogger(__name__)
 
 
@@ -35,14 +41,14 @@ class DemoServer(ThreadingHTTPServer):
     """Serves one learner; `port` 0 takes any that is free."""
 
     def __init__(self, port: int) -> None:
-        """The port is taken now; `service` must be set before anything is served."""
-        super().__init__((ADDRESS, port), Handler)
-        self.service: Service
+        """Take the port; set `service` before anything is served."""
+        super().__init__((ADDRESS, port), DemoHandler)
+        self.service: DemoService
         self.files = page_files()
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What browsers call this server."""
+        """The names under which browsers may reach this server."""
         port = self.server_address[1]
         names = (ADDRESS, "localhost")
         bare = names if port == HTTP_PORT else ()
@@ -54,14 +60,14 @@ class DemoServer(ThreadingHTTPServer):
         return f"http://{self.hosts[0]}/"
 
 
-class Handler(BaseHTTPRequestHandler):
+class DemoHandler(BaseHTTPRequestHandler):
     """One connection of a browser."""
 
     server: DemoServer
     protocol_version = "HTTP/1.1"
     server_version = "lite-shards"
     sys_version = ""
-    timeout = SECONDS
+    timeout = IDLE_SECONDS
     disable_nagle_algorithm = True  # a reply is two small writes, and would wait 40 ms between them
     unread = 0
     """Bytes of the request's body that have not been read."""
@@ -88,97 +94,96 @@ class Handler(BaseHTTPRequestHandler):
             self._check_sender()
             reply = self._route()()
         except PipelineError as error:
-            reply = Reply.of({"error": str(error)}, _status(error))
+            reply = HttpReply.of({"error": str(error)}, _status_of(error))
         except (TimeoutError, ConnectionError):
             raise
         except Exception:
             log.exception("%s %s failed", self.command, self.path)
-            said = "something failed that should not; the terminal of learners.demo says what"
-            reply = Reply.of({"error": said}, HTTPStatus.INTERNAL_SERVER_ERROR)
+            text = "something failed that should not; the terminal of learners.demo says what"
+            reply = HttpReply.of({"error": text}, HTTPStatus.INTERNAL_SERVER_ERROR)
         self._send(reply)
 
     def _check_sender(self) -> None:
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
-            raise Refused(
-                HTTPStatus.MISDIRECTED_REQUEST,
-                f"this server answers to {self.server.url} alone; open that",
+            raise RefusedRequest(
+                HTTPStatus.MISDIRECTED_REQUEST, f"this server answers to {self.server.url} alone; open that"
             )
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() != f"http://{hosts[0].lower()}":
-            raise Refused(
-                HTTPStatus.FORBIDDEN, f"another site, {origin[:100]}, may not use this page"
-            )
+            raise RefusedRequest(HTTPStatus.FORBIDDEN, f"another site, {origin[:100]}, may not use this page")
 
     def _length(self) -> int:
         if "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a request must say its length and be whole")
+            raise RefusedRequest(HTTPStatus.LENGTH_REQUIRED, "a request must say its length and be whole")
         length = self.headers.get("Content-Length", "0")
-        if not LENGTH.fullmatch(length):
+        if not LENGTH_PATTERN.fullmatch(length):
             self.close_connection = True
-            raise Refused(HTTPStatus.BAD_REQUEST, f"{length[:20]!r} is no length of a request")
+            raise UsageError(f"{length[:20]!r} is no length of a request")
         return int(length)
 
-    def _route(self) -> Callable[[], Reply]:
-        """What answers this request."""
-        place = self.path.partition("?")[0]
-        known = {
-            ("POST", "/api/session"): self._open,
-            ("POST", "/api/pictures"): self._add,
+    def _route(self) -> Callable[[], HttpReply]:
+        """The method that answers this request."""
+        path = self.path.partition("?")[0]
+        routes = {
+            ("POST", "/api/session"): self._open_session,
+            ("POST", "/api/pictures"): self._add_image,
             ("POST", "/api/adapt"): self._adapt,
             ("POST", "/api/classify"): self._classify,
-            ("GET", "/api/classifier"): self._saved,
+            ("GET", "/api/classifier"): self._send_classifier,
         }
-        if self.command == "GET" and place in self.server.files:
-            return lambda: self.server.files[place]
-        if self.command == "DELETE" and place.startswith("/api/pictures/"):
-            return self._remove
-        if (self.command, place) in known:
-            return known[self.command, place]
-        methods = {method for method, other in known if other == place}
-        if methods or place in self.server.files:
+        if self.command == "GET" and path in self.server.files:
+            return lambda: self.server.files[path]
+        if self.command == "DELETE" and path.startswith("/api/pictures/"):
+            return self._remove_image
+        if (self.command, path) in routes:
+            return routes[self.command, path]
+        methods = {method for method, other in routes if other == path}
+        if methods or path in self.server.files:
             needed = ", ".join(methods or {"GET"})
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{place} answers {needed} alone")
-        raise Refused(HTTPStatus.NOT_FOUND, f"there is nothing at {place[:100]}")
+            raise RefusedRequest(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} answers {needed} alone")
+        raise RefusedRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path[:100]}")
 
-    def _open(self) -> Reply:
-        return Reply.of(self.server.service.open(), HTTPStatus.CREATED)
+    def _open_session(self) -> HttpReply:
+        return HttpReply.of(self.server.service.open(), HTTPStatus.CREATED)
 
-    def _add(self) -> Reply:
+    def _add_image(self) -> HttpReply:
         session = self._session()
-        return Reply.of(
-            self.server.service.add(session, self._body(PICTURE_BYTES)), HTTPStatus.CREATED
-        )
+        return HttpReply.of(self.server.service.add(session, self._body(MAX_IMAGE_BYTES)), HTTPStatus.CREATED)
 
-    def _remove(self) -> Reply:
+    def _remove_image(self) -> HttpReply:
         self._session().remove(self.path.rpartition("/")[2])
-        return Reply.of({})
+        return HttpReply.of({})
 
-    def _adapt(self) -> Reply:
-        return Reply.of(self.server.service.adapt(self._session(), self._values()))
+    def _adapt(self) -> HttpReply:
+        session, request = self._session(), self._request(AdaptRequest)
+        return HttpReply.of(self.server.service.adapt(session, request))
 
-    def _classify(self) -> Reply:
-        return Reply.of(self.server.service.classify(self._session(), self._values()))
+    def _classify(self) -> HttpReply:
+        session, request = self._session(), self._request(ClassifyRequest)
+        return HttpReply.of(self.server.service.classify(session, request))
 
-    def _saved(self) -> Reply:
-        return Reply(self.server.service.saved(self._session()), "application/octet-stream")
+    def _send_classifier(self) -> HttpReply:
+        file = self.server.service.classifier_file(self._session())
+        return HttpReply(file, "application/octet-stream")
 
-    def _session(self) -> Session:
+    def _session(self) -> PageSession:
         return self.server.service.sessions.find(self.headers.get("X-Session", ""))
 
-    def _values(self) -> dict[str, Any]:
+    def _request(self, kind: type[RequestT]) -> RequestT:
+        """The JSON body as a request of that kind."""
         try:
-            values = json.loads(self._body(JSON_BYTES))
+            values = json.loads(self._body(MAX_JSON_BYTES))
         except (ValueError, RecursionError):
             values = None
         if not isinstance(values, dict):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the request's body should be a JSON object")
-        return values
+            raise UsageError("the request's body should be a JSON object")
+        return typed(values, kind, REQUEST_FORMS, UsageError)
 
     def _body(self, limit: int) -> bytes:
         if self.unread > limit:
-            raise Refused(
+            raise RefusedRequest(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"{self.unread / 2**20:,.0f} MB are more than the limit of {limit >> 20} MB",
             )
@@ -188,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
             raise ConnectionAbortedError
         return body
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: HttpReply) -> None:
         self._discard()
         self.send_response(reply.status)
         for name, value in reply.headers.items():
@@ -200,33 +205,29 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     def _discard(self) -> None:
-        """What is left of the body, that it is not taken for the next request."""
-        if self.unread > DISCARDED:
+        """Read the rest of the body, so that it is not taken for the next request."""
+        if self.unread > DISCARD_LIMIT_BYTES:
             self.close_connection = True
             return
         while self.unread > 0:
-            read = self.rfile.read(min(self.unread, BLOCK))
+            read = self.rfile.read(min(self.unread, DISCARD_READ_BYTES))
             if not read:
                 raise ConnectionAbortedError
             self.unread -= len(read)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the standard library refuses by itself, in our form."""
+        """Send what the standard library refuses by itself as our JSON."""
         self.close_connection = True
         status = HTTPStatus(code)
-        self._send(Reply.of({"error": message or explain or status.description}, status))
+        self._send(HttpReply.of({"error": message or explain or status.description}, status))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
         log.debug(format, *args)
 
 
-def _status(error: PipelineError) -> HTTPStatus:
-    if isinstance(error, Refused):
+def _status_of(error: PipelineError) -> HTTPStatus:
+    if isinstance(error, RefusedRequest):
         return error.status
     if isinstance(error, IntegrityError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
-    return (
-        HTTPStatus.BAD_REQUEST
-        if isinstance(error, UsageError)
-        else HTTPStatus.INTERNAL_SERVER_ERROR
-    )
+    return HTTPStatus.BAD_REQUEST if isinstance(error, UsageError) else HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,4 +1,4 @@
-"""All that the page can ask for, without HTTP: pictures are taken, classes adapted to, queries answered."""
+"""What the page can request, without HTTP: keep images, adapt to classes, classify, save the classifier."""
 
 from __future__ import annotations
 
@@ -7,103 +7,122 @@ import io
 import tempfile
 import time
 from collections.abc import Sequence
-from http import HTTPStatus
+from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Any, Final
 
 from PIL import Image
 
-from learners.demo.refused import Refused
-from learners.demo.sessions import PICTURES, Session, Sessions
-from learners.use.classifier import Learner
+from learners.demo.sessions import MAX_IMAGES, PageSession, SessionTable
+from learners.use.classifier import Learner, PortableClassifier
 from learners.use.pictures import refuse_phone_formats
-from pipeline.build.images import DECODE_ERRORS, clean, resized
+from pipeline.build.images import DECODE_ERRORS, clean_image, resize_to_square
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.records import Item
 
-PICTURE_BYTES: Final = 32 << 20
-NAME_LETTERS: Final = 80
-THUMBNAIL: Final = 192  # pixels of the longer side; sharp on screens with two pixels per point
+MAX_IMAGE_BYTES: Final = 32 << 20
+MAX_NAME_LETTERS: Final = 80
+THUMBNAIL_PIXELS: Final = 192  # of the longer side; sharp on screens with two pixels per point
 THUMBNAIL_QUALITY: Final = 85
-DECODING: Final = 2  # pictures at a time; a large one takes 200 MB while it is whole
-READABLE: Final = "JPEG, PNG, GIF, BMP, PPM, WebP and TIFF are read"
+DECODING_AT_ONCE: Final = 2  # images; a large one takes 200 MB while it is whole
+READABLE_FORMATS: Final = "JPEG, PNG, GIF, BMP, PPM, WebP and TIFF are read"
 
 
-class Service:
-    """A learner and the pages that use it. Threads may ask at the same time."""
+@dataclass(frozen=True, slots=True)
+class NamedImages:
+    """A class in an `AdaptRequest`."""
+
+    name: str
+    pictures: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptRequest:
+    """The JSON of a request to adapt; images go by the names that `DemoService.add` gave them."""
+
+    classes: list[NamedImages]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """The JSON of a request to classify images."""
+
+    pictures: list[str]
+
+
+class DemoService:
+    """A learner and the pages that use it; threads may call it at the same time."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
-        self.sessions = Sessions()
-        self._decoding = BoundedSemaphore(DECODING)
+        self.sessions = SessionTable()
+        self._decoding = BoundedSemaphore(DECODING_AT_ONCE)
         self._computing = Lock()  # two at a time would take twice the memory and no less time
 
     def open(self) -> dict[str, Any]:
-        """A new page: its key, and what it should know."""
-        about = self.learner.about
+        """Open a session for a new page: its key, the learner and the limits."""
+        about = self.learner.info
         device = next(self.learner.net.parameters()).device.type
         return {
             "session": self.sessions.open(),
             "learner": f"{about.learner}, {about.backbone}, {about.image_size} px, {device}",
-            "picture_bytes": PICTURE_BYTES,
-            "pictures": PICTURES,
+            "picture_bytes": MAX_IMAGE_BYTES,
+            "pictures": MAX_IMAGES,
         }
 
-    def add(self, session: Session, data: bytes) -> dict[str, Any]:
-        """Keep an encoded picture, resized as the pipeline does; a small copy to look at goes back."""
+    def add(self, session: PageSession, data: bytes) -> dict[str, Any]:
+        """Keep an image, resized as the pipeline does; the answer has its name and a thumbnail."""
         session.check_room()
-        about = self.learner.about
+        about = self.learner.info
         with self._decoding:
-            image = _opened(data)
-            small = resized(image, about.image_size, about.resizing)
-            image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            image = _decode_upright(data)
+            small = resize_to_square(image, about.image_size, about.resizing)
+            image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
         return {"picture": session.add(small), "thumbnail": _data_uri(image)}
 
-    def adapt(self, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
-        """A classifier from `{"classes": [{"name": ..., "pictures": [...]}, ...]}`."""
-        shown = _classes(asked)
-        names = [name for name, _ in shown]
+    def adapt(self, session: PageSession, request: AdaptRequest) -> dict[str, Any]:
+        """Adapt to the classes of a request and keep the classifier in the session."""
+        names = [_checked_name(one.name) for one in request.classes]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(f"two classes are called {twice!r}; give each a name of its own")
-        by_class = {name: [session.find(one) for one in pictures] for name, pictures in shown}
+        by_class = {
+            name: _find_images(session, one.pictures)
+            for name, one in zip(names, request.classes, strict=True)
+        }
         with self._computing:
             begin = time.perf_counter()
             session.classifier = self.learner.adapt(by_class)
             seconds = time.perf_counter() - begin
         return {"classes": names, "seconds": seconds}
 
-    def classify(self, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
-        """Probabilities of `{"pictures": [...]}`, a row for each."""
-        classifier = session.classifier
-        if classifier is None:
-            raise UsageError("there is no classifier yet; adapt to the classes first")
-        queries = [session.find(name) for name in _names(asked.get("pictures"))]
+    def classify(self, session: PageSession, request: ClassifyRequest) -> dict[str, Any]:
+        """The classes' probabilities, a row for each image of a request."""
+        classifier = _classifier_of(session, "yet")
+        queries = _find_images(session, request.pictures)
         with self._computing:
             probabilities = classifier(queries)
         return {"classes": classifier.classes, "probabilities": probabilities.tolist()}
 
-    def saved(self, session: Session) -> bytes:
-        """The classifier as a file that `PortableClassifier.load` reads."""
-        classifier = session.classifier
-        if classifier is None:
-            raise UsageError("there is no classifier to save yet; adapt to the classes first")
+    def classifier_file(self, session: PageSession) -> bytes:
+        """The session's classifier as a file that `PortableClassifier.load` reads."""
+        classifier = _classifier_of(session, "to save yet")
         with tempfile.TemporaryDirectory() as folder, self._computing:
             path = Path(folder) / "classifier.safetensors"
             classifier.save(path)
             return path.read_bytes()
 
 
-def _opened(data: bytes) -> Image.Image:
-    """Upright RGB, by the pipeline's own decoder with its limits."""
+def _decode_upright(data: bytes) -> Image.Image:
+    """An image upright in RGB, decoded by the pipeline's decoder within its limits."""
     refuse_phone_formats(data)
     try:
-        return clean(data, Item(name="", class_id=0))
+        return clean_image(data, Item(name="", class_id=0))
     except IntegrityError as error:
-        raise IntegrityError(f"{error}; {READABLE}") from error
+        raise IntegrityError(f"{error}; {READABLE_FORMATS}") from error
     except DECODE_ERRORS as error:
-        raise IntegrityError(f"cannot be decoded: {error}; {READABLE}") from error
+        raise IntegrityError(f"cannot be decoded: {error}; {READABLE_FORMATS}") from error
 
 
 def _data_uri(image: Image.Image) -> str:
@@ -112,36 +131,21 @@ def _data_uri(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _classes(asked: dict[str, Any]) -> list[tuple[str, Sequence[str]]]:
-    """Names and pictures; whatever else was sent is refused."""
-    classes = asked.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(one, dict) for one in classes):
-        raise _misunderstood()
-    return [(_name(one.get("name")), _names(one.get("pictures"))) for one in classes]
+def _classifier_of(session: PageSession, purpose: str) -> PortableClassifier:
+    if session.classifier is None:
+        raise UsageError(f"there is no classifier {purpose}; adapt to the classes first")
+    return session.classifier
 
 
-def _name(name: object) -> str:
-    if not isinstance(name, str):
-        raise _misunderstood()
+def _checked_name(name: str) -> str:
+    """The name of a class, without spaces around it."""
     name = " ".join(name.split())
-    if not 1 <= len(name) <= NAME_LETTERS:
-        raise UsageError(
-            f"a class has a name of 1 to {NAME_LETTERS} letters, got {len(name)}; name it"
-        )
+    if not 1 <= len(name) <= MAX_NAME_LETTERS:
+        raise UsageError(f"a class has a name of 1 to {MAX_NAME_LETTERS} letters, got {len(name)}; name it")
     return name
 
 
-def _names(pictures: object) -> list[str]:
-    if not isinstance(pictures, list) or not all(isinstance(one, str) for one in pictures):
-        raise _misunderstood()
-    if len(pictures) > PICTURES:
-        raise UsageError(f"at most {PICTURES} pictures at a time, got {len(pictures)}")
-    return pictures
-
-
-def _misunderstood() -> Refused:
-    return Refused(
-        HTTPStatus.BAD_REQUEST,
-        'the request should be {"classes": [{"name": ..., "pictures": [...]}, ...]} or {"pictures": [...]}, '
-        "and is not; reload the page",
-    )
+def _find_images(session: PageSession, names: Sequence[str]) -> list[Image.Image]:
+    if len(names) > MAX_IMAGES:
+        raise UsageError(f"at most {MAX_IMAGES} pictures at a time, got {len(names)}")
+    return [session.find(name) for name in names]

@@ -1,4 +1,4 @@
-"""What each open page has shown so far; bounded, so that no page can fill the memory."""
+"""The sessions of open pages; bounded, so that no page can fill the memory."""
 
 from __future__ import annotations
 
@@ -11,80 +11,80 @@ from typing import Final
 
 from PIL import Image
 
-from learners.demo.refused import Refused
+from learners.demo.refused import RefusedRequest
 from learners.use.classifier import PortableClassifier
 
-SESSIONS: Final = 4  # pages; the one that was quiet for longest makes room
-PICTURES: Final = 500  # of a page; 75 MB at 224 pixels
+MAX_SESSIONS: Final = 4  # pages; the one that was idle for longest makes room
+MAX_IMAGES: Final = 500  # of a page; 75 MB at 224 px
 KEY_BYTES: Final = 16
 
 
 @dataclass(slots=True, eq=False)
-class Session:
-    """One page's pictures, already as small as the learner takes them, and its latest classifier."""
+class PageSession:
+    """One page's images, resized to what the learner takes, and its latest classifier."""
 
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    images: dict[str, Image.Image] = field(default_factory=dict)
     classifier: PortableClassifier | None = None
     lock: Lock = field(default_factory=Lock)
-    made: int = 0
-    """Pictures so far; gives each a name of its own."""
+    added: int = 0
+    """Images so far; gives each a name of its own."""
 
-    def add(self, picture: Image.Image) -> str:
-        """Keep a picture; its name."""
+    def add(self, image: Image.Image) -> str:
+        """Keep an image; returns its name."""
         with self.lock:
             self.check_room()
-            self.made += 1
-            name = str(self.made)
-            self.pictures[name] = picture
+            self.added += 1
+            name = str(self.added)
+            self.images[name] = image
             return name
 
     def check_room(self) -> None:
-        """Before a picture is decoded, and once more before it is kept."""
-        if len(self.pictures) >= PICTURES:
-            raise Refused(
+        """Refuse another image on a full page: before it is decoded, and again before it is kept."""
+        if len(self.images) >= MAX_IMAGES:
+            raise RefusedRequest(
                 HTTPStatus.CONFLICT,
-                f"a page holds {PICTURES} pictures; remove some, or use learners.Learner for more",
+                f"a page holds {MAX_IMAGES} pictures; remove some, or use learners.Learner for more",
             )
 
     def find(self, name: str) -> Image.Image:
-        """The picture that `add` named."""
+        """The image that `add` gave this name."""
         try:
-            return self.pictures[name]
+            return self.images[name]
         except KeyError:
-            raise Refused(
+            raise RefusedRequest(
                 HTTPStatus.NOT_FOUND, f"there is no picture {name!r} on this page; reload the page"
             ) from None
 
     def remove(self, name: str) -> None:
-        """Forget a picture; one that is not there is forgotten already."""
+        """Forget an image, if it is still there."""
         with self.lock:
-            self.pictures.pop(name, None)
+            self.images.pop(name, None)
 
 
-class Sessions:
-    """All open pages, by a key that only the page itself knows."""
+class SessionTable:
+    """The sessions of all open pages, by a key that only the page itself knows."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, Session] = OrderedDict()
+        self._open: OrderedDict[str, PageSession] = OrderedDict()
         self._lock = Lock()
 
     def open(self) -> str:
-        """A new page's key."""
+        """Open a session; returns its key."""
         key = secrets.token_urlsafe(KEY_BYTES)
         with self._lock:
-            self._open[key] = Session()
-            while len(self._open) > SESSIONS:
+            self._open[key] = PageSession()
+            while len(self._open) > MAX_SESSIONS:
                 self._open.popitem(last=False)
         return key
 
-    def find(self, key: str) -> Session:
-        """The page of that key."""
+    def find(self, key: str) -> PageSession:
+        """The session of a key."""
         with self._lock:
             session = self._open.get(key)
             if session is None:
-                raise Refused(
+                raise RefusedRequest(
                     HTTPStatus.GONE,
-                    f"this page is no longer known: {SESSIONS} others were opened since, or the program "
+                    f"this page is no longer known: {MAX_SESSIONS} others were opened since, or the program "
                     "was started again; reload the page",
                 )
             self._open.move_to_end(key)

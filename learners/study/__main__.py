@@ -1,7 +1,7 @@
 """How far LITE's gradients are from the exact one: `python -m learners.study --shards shards/md`.
 
-The paper's Figure 4 and Table D.7 with bias and RMSE apart: the exact gradient of a task's loss, estimates of
-it by each sampler at each |H|, over tasks. All errors are relative to the exact gradient's length.
+The paper's Figure 4 and Table D.7 with bias and RMSE apart: for each task the exact gradient of its loss, and
+estimates of it by each sampler at each |H|. All errors are relative to the exact gradient's length.
 """
 
 from __future__ import annotations
@@ -16,106 +16,109 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import torch
-
-from learners import runs as trained
-from learners.learner import StagedLearner, Task
-from learners.lite.engine import Sampler
-from learners.methods.catalogue import About, about, make
-from learners.study.gradients import Errors, Study
-from learners.study.report import Found, picture, rows, text, values
-from pipeline.command import parser, run_command
+from learners.learner import StagedLearner
+from learners.lite.engine import SamplerName
+from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
+from learners.processes import choose_device
+from learners.runs import load_run
+from learners.study.gradients import GradientErrors, GradientStudy
+from learners.study.report import TaskErrors, format_table, plot_study, row_values, study_rows
+from learners.task import Task
+from pipeline.command import command_parser, run_command
 from pipeline.episodes import EpisodePlan
 from pipeline.errors import UsageError
-from pipeline.layout import write_whole
+from pipeline.layout import write_atomically
 from pipeline.loader.episode import Episode
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.records import SPLITS
 from pipeline.samplers import Fixed, MetaDataset
 from pipeline.shardset import ShardSet
 
-SAMPLERS: Final[tuple[Sampler, ...]] = tuple(s for s in get_args(Sampler) if s != "exact")
-ACTIVE: Final = 0.2  # of the queries; below it a task's softmax is saturated
-SATURATED: Final = (
+STUDIED_SAMPLERS: Final[tuple[SamplerName, ...]] = tuple(s for s in get_args(SamplerName) if s != "exact")
+ACTIVE_SHARE: Final = 0.2  # of the queries; below it a task's softmax is saturated
+SATURATED_WARNING: Final = (
     "in %d of %d tasks the gradient comes from less than %g of the queries: a few classes have all of it, and "
     "neyman looks better than it is in training, where tasks are not so easy, or the softmax not so sharp"
 )
-log = logging.getLogger(__name__)
-PATIENCE: Final = 100  # episodes looked at for each one with enough support images
-EXAMPLES: Final = """\
+TRIES_PER_TASK: Final = 100  # episodes drawn to find one with enough support images
+STUDY_EXAMPLES: Final = """\
   python -m learners.study --shards shards/caltech --backbone mobilenetv1_075 --weights mobilenet.safetensors
   python -m learners.study --shards shards/caltech --run runs/caltech-protonets --unbalanced --png study.png
   python -m learners.study --shards shards/omniglot --backbone conv4 --image-size 28 --h 10 40 --out study.json
   python -m learners.study --shards shards/md --run runs/md --samplers uniform neyman --tasks 4 --runs 6
 """
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write what was asked for."""
+    """Measure, print the table, and write the files that the flags name."""
     arguments = _parser().parse_args(argv)
-    _check(arguments)
+    _check_arguments(arguments)
     shards = ShardSet.open(arguments.shards)
-    plans = _plans(shards, arguments)
-    learner, what = _learner(arguments)
-    found: Found = {}
+    plans = _episode_plans(shards, arguments)
+    learner, info = _load_learner(arguments)
+    measured: TaskErrors = {}
     tasks, worst, begin = [], 0.0, time.perf_counter()
-    for number, episode in enumerate(_episodes(shards, plans, arguments, what)):
-        study = Study(learner, _task(episode), episode.number, arguments.seed)
+    for number, episode in enumerate(_load_episodes(shards, plans, arguments, info)):
+        study = GradientStudy(learner, _task(episode), episode.number, arguments.seed)
         for (sampler, h), errors in _measure(study, arguments):
-            found.setdefault((sampler, h), []).append(errors)
+            measured.setdefault((sampler, h), []).append(errors)
         if number == 0 and study.linear is not None:
-            worst = max(study.disagreement(*pair) for pair in _checked(arguments))
-        tasks.append(_described(episode, study))
-        _say(number + 1, arguments, begin)
-    table = rows(found)
-    saturated = sum(task["active_queries"] < ACTIVE for task in tasks)
-    said = {
+            worst = max(study.disagreement(*pair) for pair in _compared_settings(arguments))
+        tasks.append(_describe_task(episode, study))
+        _print_progress(number + 1, arguments, begin)
+    table = study_rows(measured)
+    saturated = sum(task["active_queries"] < ACTIVE_SHARE for task in tasks)
+    result = {
         "settings": {name: value if isinstance(value, int | list | None) else str(value)
                      for name, value in vars(arguments).items()},
-        "learner": what.learner, "backbone": what.backbone, "tasks": tasks,
+        "learner": info.learner, "backbone": info.backbone, "tasks": tasks,
         "saturated_tasks": saturated, "engine_against_sum": worst,
-        "rows": [values(row) for row in table],
+        "rows": [row_values(row) for row in table],
     }  # fmt: skip
     if saturated:
-        log.warning(SATURATED, saturated, arguments.tasks, ACTIVE)
+        log.warning(SATURATED_WARNING, saturated, arguments.tasks, ACTIVE_SHARE)
     if arguments.out:
-        write_whole(arguments.out, (json.dumps(said, indent=1) + "\n").encode())
+        write_atomically(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
     if arguments.png:
-        picture(table, arguments.png, _title(arguments, what))
-    sys.stdout.write((json.dumps(said, indent=1) if arguments.json else text(table)) + "\n")
+        plot_study(table, arguments.png, _title(arguments, info))
+    sys.stdout.write((json.dumps(result, indent=1) if arguments.json else format_table(table)) + "\n")
     return 0
 
 
-def _measure(study: Study, arguments: Namespace) -> Iterator[tuple[tuple[Sampler, int], Errors]]:
+def _measure(
+    study: GradientStudy, arguments: Namespace
+) -> Iterator[tuple[tuple[SamplerName, int], GradientErrors]]:
+    """The errors of each sampler at each |H| on one task."""
     for sampler in arguments.samplers:
         draws = arguments.draws if study.is_linear(sampler) else arguments.runs
         for h in [0] if sampler == "none" else arguments.h:
             yield (sampler, h), study.errors(sampler, h, draws)
 
 
-def _checked(arguments: Namespace) -> list[tuple[Sampler, int]]:
-    """What the engine and the sum of parts are compared on."""
+def _compared_settings(arguments: Namespace) -> list[tuple[SamplerName, int]]:
+    """Samplers and |H| at which a gradient by the engine is compared with the weighted sum."""
     drawn = [sampler for sampler in arguments.samplers if sampler != "subsample"]
     return [("exact", 0), *((sampler, max(arguments.h)) for sampler in drawn)]
 
 
-def _learner(arguments: Namespace) -> tuple[StagedLearner, About]:
-    """A run's, with its best weights if it has any, or a new one."""
+def _load_learner(arguments: Namespace) -> tuple[StagedLearner, LearnerInfo]:
+    """The learner of a run, with its best weights if there are any, or a new one."""
     if arguments.run:
-        found = trained.load(arguments.run)
-        learner, what = found.net, found.about
+        run = load_run(arguments.run)
+        learner, info = run.net, run.info
     else:
-        learner = make(
+        learner = make_learner(
             arguments.learner, arguments.backbone, weights=arguments.weights, seed=arguments.seed
         )
-        what = about(learner, arguments.learner, arguments.image_size)
+        info = describe_learner(learner, arguments.learner, arguments.image_size)
     if not isinstance(learner, StagedLearner):
-        raise UsageError(f"{what.learner} has no support gradients to draw; study another")
-    return learner.to(arguments.device), what
+        raise UsageError(f"{info.learner} has no support gradients to draw; study another")
+    return learner.to(arguments.device), info
 
 
-def _plans(shards: ShardSet, arguments: Namespace) -> list[EpisodePlan]:
-    """Episodes with way x shot support images, or nearly so many, and more than any H."""
+def _episode_plans(shards: ShardSet, arguments: Namespace) -> list[EpisodePlan]:
+    """Plans of episodes with about way x shot support images, and more than the largest |H|."""
     shot = arguments.shot[0] if len(arguments.shot) == 1 else arguments.shot
     choice = {"split": arguments.split, "seed": arguments.seed, "way": arguments.way,
               "query": arguments.query, "datasets": arguments.datasets}  # fmt: skip
@@ -123,36 +126,36 @@ def _plans(shards: ShardSet, arguments: Namespace) -> list[EpisodePlan]:
         enough = max(arguments.shot) + arguments.query
         sampler = Fixed(shards, shot=shot, min_examples_in_class=enough, **choice)
         return [sampler[number] for number in range(arguments.tasks)]
-    law = MetaDataset(shards, hierarchy="flat", max_support=arguments.way * shot, **choice)
-    looked = (law[number] for number in range(PATIENCE * arguments.tasks))
-    large = (plan for plan in looked if len(plan.support) > max(arguments.h))
+    varied = MetaDataset(shards, hierarchy="flat", max_support=arguments.way * shot, **choice)
+    drawn = (varied[number] for number in range(TRIES_PER_TASK * arguments.tasks))
+    large = (plan for plan in drawn if len(plan.support) > max(arguments.h))
     plans = list(islice(large, arguments.tasks))
     if len(plans) < arguments.tasks:
         raise UsageError(
-            f"of {PATIENCE * arguments.tasks:,} episodes {len(plans)} have more than {max(arguments.h)} "
+            f"of {TRIES_PER_TASK * arguments.tasks:,} episodes {len(plans)} have more than {max(arguments.h)} "
             "support images; lower --h or raise --shot"
         )
     return plans
 
 
-def _episodes(
-    shards: ShardSet, plans: list[EpisodePlan], arguments: Namespace, what: About
+def _load_episodes(
+    shards: ShardSet, plans: list[EpisodePlan], arguments: Namespace, info: LearnerInfo
 ) -> Iterator[Episode]:
     with EpisodeLoader(
-        shards, plans, image_size=what.image_size, h=0, device=arguments.device, threads=1
+        shards, plans, image_size=info.image_size, h=0, device=arguments.device, threads=1
     ) as loader:
         yield from loader
 
 
 def _task(episode: Episode) -> Task:
-    """One batch of queries."""
+    """A task whose queries are one batch."""
     return Task(
         images=episode.support.images, labels=episode.support.labels, way=episode.way,
         queries=[(episode.query.images, episode.query.labels)], query_count=len(episode.query),
     )  # fmt: skip
 
 
-def _described(episode: Episode, study: Study) -> dict[str, Any]:
+def _describe_task(episode: Episode, study: GradientStudy) -> dict[str, Any]:
     return {
         "number": episode.number, "dataset": episode.dataset,
         "shots": episode.plan.shots.tolist(), "queries": len(episode.query),
@@ -160,23 +163,23 @@ def _described(episode: Episode, study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say(done: int, arguments: Namespace, begin: float) -> None:
+def _print_progress(done: int, arguments: Namespace, begin: float) -> None:
     spent = time.perf_counter() - begin
     left = spent / done * (arguments.tasks - done)
     sys.stderr.write(f"task {done}/{arguments.tasks}  {spent:,.0f} s, {left:,.0f} s left\n")
 
 
-def _title(arguments: Namespace, what: About) -> str:
+def _title(arguments: Namespace, info: LearnerInfo) -> str:
     each = f"{', '.join(map(str, arguments.shot))}-shot"
     shots = "Meta-Dataset's shots" if arguments.unbalanced else each
     return (
-        f"{what.learner}, {what.backbone}, {what.image_size} px: {arguments.way}-way, {shots}, "
+        f"{info.learner}, {info.backbone}, {info.image_size} px: {arguments.way}-way, {shots}, "
         f"{arguments.tasks} tasks"
     )
 
 
-def _check(arguments: Namespace) -> None:
-    """What cannot be is refused before any work."""
+def _check_arguments(arguments: Namespace) -> None:
+    """Refuse flags that cannot work before anything is read."""
     arguments.h = sorted(set(arguments.h))
     if min(arguments.h) < 1 or min(arguments.draws, arguments.runs, arguments.tasks) < 2:  # noqa: PLR2004
         raise UsageError(
@@ -190,12 +193,12 @@ def _check(arguments: Namespace) -> None:
 
 
 def _parser() -> ArgumentParser:
-    flags = parser("learners.study", "Bias and RMSE of LITE's gradients.", EXAMPLES)
+    flags = command_parser("learners.study", "Bias and RMSE of LITE's gradients.", STUDY_EXAMPLES)
     add = flags.add_argument
     add("--shards", required=True, metavar="SET", help="shard set: a folder or a URL")
     add("--datasets", nargs="+", metavar="NAME", help="of the set (all)")
     add("--split", default="", choices=SPLITS, help="of the classes ('' is all, the default)")
-    add("--run", type=Path, help="a run of train.py, whose learner is studied; else a new one:")
+    add("--run", type=Path, help="study the learner of a run of train.py; without it a new one:")
     add("--learner", default="protonets", choices=["protonets", "protonets_cosine", "cnaps",
         "simple_cnaps"], help="(protonets)")  # fmt: skip
     add("--backbone", default="conv4", help="as train.py's (conv4)")
@@ -206,14 +209,14 @@ def _parser() -> ArgumentParser:
         "number for each; classes with fewer than the largest, and queries, are left out (10)")  # fmt: skip
     add("--query", type=int, default=4, help="query images per class (4)")
     add("--unbalanced", action="store_true", help="shots vary by Meta-Dataset's law")
-    add("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS, help="(all)")
+    add("--samplers", nargs="+", default=list(STUDIED_SAMPLERS), choices=STUDIED_SAMPLERS, help="(all)")
     add("--h", type=int, nargs="+", default=[10, 20, 40, 60, 80], help="(10 20 40 60 80)")
     add("--tasks", type=int, default=8, help="(8)")
     add("--draws", type=int, default=500, help="on each task, where they cost no pass (500)")
     add("--runs", type=int, default=6, help="draws where each costs a pass: with a set encoder, and of "
         "subsample (6)")  # fmt: skip
     add("--seed", type=int, default=0, help="of tasks and draws (0)")
-    add("--device", default="cpu", type=torch.device, help="cpu or cuda (cpu)")
+    add("--device", default="cpu", type=choose_device, help="auto, cpu or cuda (cpu)")
     add("--out", type=Path, metavar="FILE", help="write all figures as JSON")
     add("--png", type=Path, metavar="FILE", help="draw them")
     add("--json", action="store_true", help="print JSON and not a table")

@@ -1,1 +1,1 @@
-"""Using a trained learner on one's own images: folders in, class names and probabilities out."""
+"""Use a trained learner on your own images: adapt it to a few, then classify others."""

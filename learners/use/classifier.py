@@ -1,12 +1,12 @@
-"""A learner to use, and the classifier that it makes of a few pictures, in four lines:
+"""Load a trained learner, adapt it to a few images, and keep the classifier, in four lines:
 
     learner = Learner.load("runs/pets")
     classifier = learner.adapt({"cat": ["cat1.jpg", "cat2.jpg"], "dog": "photos/dog"})
     probabilities = classifier(["what.jpg"])
     classifier.save("pets.safetensors")
 
-Networks are put into eval mode when they come here and nothing changes them afterwards: threads may adapt
-and ask at the same time.
+Networks are put into eval mode when they are loaded and never change afterwards, so threads may adapt and
+classify at the same time.
 """
 
 from __future__ import annotations
@@ -18,111 +18,129 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learners import checkpoint
-from learners import runs as trained
-from learners.heads.base import State
-from learners.heads.linear import Linear
-from learners.learner import CHUNK, Classifier, Passage, StagedLearner
-from learners.methods.catalogue import About, Name, about, make
-from learners.networks import Backbone
+from learners.learner import MetaLearner
+from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
 from learners.networks.backbones import PRETRAINED
-from learners.use.pictures import Pictures, described, listed, pixels
-from learners.use.support import support
+from learners.processes import choose_device
+from learners.runs import load_run
+from learners.task import DEFAULT_CHUNK, ChunkedPass, Classifier
+from learners.use.pictures import ImageInputs, image_names, list_images, load_pixels
+from learners.use.support import collect_support
 from pipeline.errors import IntegrityError, UsageError
+from pipeline.settings import typed
 
-KIND: Final = "classifier"
-SAME: Final = 1e-4  # of a probability, by how much two networks differ on a GPU
+CLASSIFIER_KEY: Final = "classifier"
+PROBABILITY_TOLERANCE: Final = 1e-4  # by which equal networks may differ on a GPU
 
 
 class Answer(NamedTuple):
-    """The likeliest class of a picture."""
+    """The likeliest class of an image."""
 
     name: str
     probability: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRecord:
+    """The JSON values in a classifier's file."""
+
+    about: dict[str, Any]
+    """The `LearnerInfo`."""
+    classes: tuple[str, ...]
+    parts: dict[str, Any]
+    """A `ClassifierParts`, flattened: where in it each tensor of the file belongs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierParts:
+    """The tensors in a classifier's file."""
+
+    backbone: dict[str, Tensor]
+    head: dict[str, Tensor]
+    film: tuple[Tensor, ...]
+    state: tuple[Tensor, ...]
+    """Of the head, after it has seen the support set."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PortableClassifier:
-    """Tells apart the classes that a learner was shown; needs neither the learner nor its run.
+    """Classifies images into the classes of one support set; needs neither the learner nor its run.
 
-    Pictures are what `Pictures` says, of any size; they are read and asked about batch by batch.
+    Images come in any form of `ImageInputs` and any size; they are read and classified in batches.
     """
 
     inner: Classifier = field(repr=False)
-    about: About
+    info: LearnerInfo
     classes: tuple[str, ...]
 
-    def __call__(self, pictures: Pictures) -> Tensor:
+    def __call__(self, pictures: ImageInputs) -> Tensor:
         """Probabilities, n x way, on the CPU; a column for each of `classes`."""
-        asked = listed(pictures)
-        names = described(asked)
-        found, what = [torch.empty(0, len(self.classes))], self.about
-        for begin in range(0, len(asked), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            images = pixels(asked[part], what.image_size, what.resizing, names[part])
-            found.append(self.inner(images).cpu())
-        return torch.cat(found)
+        images = list_images(pictures)
+        names = image_names(images)
+        probabilities = [torch.empty(0, len(self.classes))]
+        for begin in range(0, len(images), DEFAULT_CHUNK):
+            part = slice(begin, begin + DEFAULT_CHUNK)
+            pixels = load_pixels(images[part], self.info.image_size, self.info.resizing, names[part])
+            probabilities.append(self.inner(pixels).cpu())
+        return torch.cat(probabilities)
 
-    def classify(self, pictures: Pictures) -> list[Answer]:
-        """The likeliest class of each picture."""
+    def classify(self, pictures: ImageInputs) -> list[Answer]:
+        """The likeliest class of each image."""
         best = self(pictures).max(1)
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [Answer(self.classes[label], probability) for probability, label in pairs]
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file with all that `load` needs, after a trial that it does."""
+        """Write one safetensors file with all that `load` needs, after checking that it is enough."""
         tensors, parts = checkpoint.flatten(
             {
-                "backbone": self.inner.learner.backbone.state_dict(),
-                "head": self.inner.learner.head.state_dict(),
+                "backbone": self.inner.backbone.state_dict(),
+                "head": self.inner.head.state_dict(),
                 "film": self.inner.film,
                 "state": self.inner.state,
             }
         )
-        values = {
-            KIND: {"about": self.about.described(), "classes": [*self.classes], "parts": parts}
-        }
-        self._check(_restored(tensors, values, path, self._device()))
-        checkpoint.save(path, tensors, values)
+        record = {"about": self.info.described(), "classes": [*self.classes], "parts": parts}
+        device = next(self.inner.backbone.parameters()).device
+        self._check_same(_restore_classifier(tensors, {CLASSIFIER_KEY: record}, path, device))
+        checkpoint.save(path, tensors, {CLASSIFIER_KEY: record})
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> PortableClassifier:
-        """What `save` wrote; on the CPU it answers as before, bit for bit."""
-        return _restored(*checkpoint.load(path), path, _place(device))
+        """Read a file that `save` wrote; on the CPU the probabilities are the same, bit for bit."""
+        return _restore_classifier(*checkpoint.load(path), path, choose_device(device))
 
-    def _device(self) -> torch.device:
-        return next(self.inner.learner.backbone.parameters()).device
-
-    def _check(self, other: PortableClassifier) -> None:
-        """A learner of one's own may have a head or a network that its name does not give."""
-        size = self.about.image_size
+    def _check_same(self, restored: PortableClassifier) -> None:
+        """Refuse a learner of one's own, whose head or network `make_learner` cannot make again."""
+        size = self.info.image_size
         probe = torch.arange(3 * size * size).remainder(251).to(torch.uint8).view(1, 3, size, size)
-        if not torch.allclose(self(probe), other(probe), atol=SAME, equal_nan=True):
+        if not torch.allclose(self(probe), restored(probe), atol=PROBABILITY_TOLERANCE, equal_nan=True):
             raise UsageError(
-                f"this classifier cannot be saved: it is not the {self.about.learner} with a "
-                f"{self.about.backbone} that `about` says; only learners made by name can be had again"
+                f"this classifier cannot be saved: it is not the {self.info.learner} with a "
+                f"{self.info.backbone} that its info names; only learners made by name can be loaded again"
             )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learner:
-    """Adapts to pictures; what it has learned stays as it is."""
+    """A learner that adapts to images; adapting does not change it."""
 
-    net: nn.Module = field(repr=False)
-    about: About
+    net: MetaLearner = field(repr=False)
+    info: LearnerInfo
 
     @classmethod
     def load(cls, place: str | Path, device: str | torch.device = "auto") -> Learner:
-        """From the folder of a run, or a checkpoint."""
-        found = trained.load(place)
-        return cls(found.net.to(_place(device)).eval(), found.about)
+        """Load the learner of a run's folder, or of one checkpoint."""
+        run = load_run(place)
+        return cls(run.net.to(choose_device(device)).eval(), run.info)
 
     @classmethod
-    def of(cls, net: nn.Module, what: About, device: str | torch.device = "auto") -> Learner:
-        """From a network; it is copied, so the original may go on learning."""
-        return cls(deepcopy(net).to(_place(device)).eval(), what)
+    def of(cls, net: MetaLearner, what: LearnerInfo, device: str | torch.device = "auto") -> Learner:
+        """Use a copy of a network, so that the original may go on training."""
+        return cls(deepcopy(net).to(choose_device(device)).eval(), what)
 
     @classmethod
     def pretrained(
@@ -130,80 +148,86 @@ class Learner:
         backbone: str,
         *,
         weights: str | Path = PRETRAINED,
-        learner: Name = "finetuner",
+        learner: str = "finetuner",
         image_size: int = 224,
         device: str | torch.device = "auto",
     ) -> Learner:
-        """From a backbone's weights alone, without a run.
+        """Use a backbone's weights alone, without a run.
 
         weights: a file, or "pretrained" for timm's hub.
-        learner: "finetuner" trains a linear layer in each task; "protonets" takes the nearest mean, is as
-        often right, and knows no doubt: on features that were not trained for it, each answer is 100 % sure.
+        learner: "finetuner" trains a linear layer in each task. "protonets" takes the nearest class mean: as
+        often right, but on features that were not trained for it every probability is 0 or 1.
         """
-        net = make(learner, backbone, weights=weights)
-        return cls(net.to(_place(device)).eval(), about(net, learner, image_size))
+        net = make_learner(learner, backbone, weights=weights)
+        return cls(net.to(choose_device(device)).eval(), describe_learner(net, learner, image_size))
 
     def adapt(
         self,
-        images: Pictures | Mapping[str, Pictures],
+        images: ImageInputs | Mapping[str, ImageInputs],
         labels: Tensor | Sequence[int] | Sequence[str] | None = None,
         *,
         classes: Sequence[str] | None = None,
     ) -> PortableClassifier:
-        """A classifier of the classes shown, any number of pictures of each.
+        """Make a classifier from a support set with any number of images of each class.
 
-        images: {class: pictures}, whose order is kept; a folder with a folder for each class; or pictures
-        with `labels`: numbers from 0 (`classes` may name them), or names (sorted, or in the order of
-        `classes`).
+        images: {class: images}, in the order of the classes; a folder with a folder for each class; or
+        images with `labels`: numbers from 0 (`classes` may name them), or names (sorted, or in the order
+        of `classes`).
         """
-        shown = support(images, labels, classes)
-        found: Classifier = self.net.adapt(  # type: ignore[operator]
-            shown.pixels(self.about.image_size, self.about.resizing),
-            torch.tensor(shown.labels),
-            len(shown.classes),
+        support = collect_support(images, labels, classes)
+        classifier = self.net.adapt(
+            support.pixels(self.info.image_size, self.info.resizing),
+            torch.tensor(support.labels),
+            len(support.classes),
         )
-        return _portable(found.learner, found.film, found.state, self.about, shown.classes)
+        return _portable_classifier(classifier, self.info, support.classes)
 
 
-def _portable(
-    net: StagedLearner, film: State, state: State, what: About, classes: tuple[str, ...]
+def _portable_classifier(
+    classifier: Classifier, info: LearnerInfo, classes: tuple[str, ...]
 ) -> PortableClassifier:
-    """In eval mode. Tensors are laid out as they are after saving, on which the last bits depend."""
+    """A classifier in eval mode, with its tensors laid out as they are in a file.
+
+    The last bits of probabilities depend on the layout, and must not change when it is saved and loaded.
+    """
     film, state = (
         tuple(one.detach().clone(memory_format=torch.contiguous_format) for one in tensors)
-        for tensors in (film, state)
+        for tensors in (classifier.film, classifier.state)
     )
-    return PortableClassifier(Classifier(net.eval(), film, state, Passage()), what, classes)
+    backbone, head = classifier.backbone.eval(), classifier.head.eval()
+    return PortableClassifier(Classifier(backbone, head, film, state, ChunkedPass()), info, classes)
 
 
-def _restored(
+def _restore_classifier(
     tensors: Mapping[str, Tensor], values: Mapping[str, Any], source: object, device: torch.device
 ) -> PortableClassifier:
-    """A classifier from what its file holds; `source` is the file."""
-    if KIND not in values:
-        raise IntegrityError(
-            f"{source} holds no classifier; a run's checkpoint is for Learner.load"
-        )
-    said = values[KIND]
-    what = About.from_described(said["about"], source)
-    parts = checkpoint.unflatten(tensors, said["parts"])
-    net = make(what.learner, what.backbone, normalisation=what.normalisation)
-    head = net.head if isinstance(net, StagedLearner) else Linear()
-    assert isinstance(net.backbone, Backbone)
-    checkpoint.load_module(net.backbone, parts["backbone"], source)
-    checkpoint.load_module(head, parts["head"], source)
-    staged = StagedLearner(net.backbone, head).to(device)
-    film, state = (tuple(one.to(device) for one in parts[name]) for name in ("film", "state"))
-    return _portable(staged, film, state, what, tuple(said["classes"]))
-
-
-def _place(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The classifier that the contents of a file make; `source` is the file's name for errors."""
+    if CLASSIFIER_KEY not in values:
+        raise IntegrityError(f"{source} holds no classifier; a run's checkpoint is for Learner.load")
+    record = typed(values[CLASSIFIER_KEY], ClassifierRecord, f"{source} is no whole classifier")
+    info = LearnerInfo.from_described(record.about, source)
     try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"a device is cpu, cuda, cuda:1, ... or auto; got {device!r}") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"the device {device} needs a GPU that PyTorch can use, and it finds none")
-    return place
+        unflattened = checkpoint.unflatten(tensors, record.parts)
+    except (TypeError, ValueError) as error:
+        raise IntegrityError(f"{source} is no whole classifier: parts: {error}") from error
+    parts = typed(unflattened, ClassifierParts, f"{source} lacks tensors")
+    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation)
+    checkpoint.load_module(net.backbone, parts.backbone, source)
+    checkpoint.load_module(net.head, parts.head, source)
+    film, state = (tuple(one.to(device) for one in some) for some in (parts.film, parts.state))
+    classifier = Classifier(net.backbone.to(device), net.head.to(device), film, state, ChunkedPass())
+    _check_way(classifier, record.classes, device, source)
+    return _portable_classifier(classifier, info, record.classes)
+
+
+def _check_way(
+    classifier: Classifier, classes: tuple[str, ...], device: torch.device, source: object
+) -> None:
+    """Refuse a file whose state does not fit its head, or is of another number of classes."""
+    try:
+        features = torch.zeros(1, classifier.backbone.dim, device=device)
+        way = classifier.score(features).shape[1]
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise IntegrityError(f"{source}: state: it does not fit the head: {error}") from error
+    if way != len(classes):
+        raise IntegrityError(f"{source}: classes: {len(classes)} names, and its state is of {way}")

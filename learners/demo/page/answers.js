@@ -1,17 +1,17 @@
-// Pictures that were asked about, the latest first, with a bar for each class.
+// Pictures that were classified, the latest first, with a bar for each class.
 
 import { forget, send } from "/api.js";
-import { forEach, upload } from "/uploads.js";
+import { forEachFile, upload } from "/uploads.js";
 
-const SHOWN = 5; // bars; the rest can be unfolded
+const SHOWN = 5; // bars; a click shows the others
 const list = document.getElementById("answers");
-const said = document.getElementById("said");
+const announcement = document.getElementById("announcement");
 
 // `colours` of classes by name; null while there is no classifier.
 let colours = null;
 
 export async function addQueries(files, place) {
-  await forEach(files, place, async (file) => {
+  await forEachFile(files, place, async (file) => {
     const card = addCard(file);
     try {
       const { picture, thumbnail } = await upload(file);
@@ -42,14 +42,14 @@ function addCard(file) {
   return card;
 }
 
-// All again, by the classifier that there is now.
+// Classify all pictures again, by the latest classifier.
 export async function answerAll(coloursByName) {
   colours = coloursByName;
   list.classList.remove("old");
   await answer([...list.querySelectorAll("[data-picture]")]);
 }
 
-export function outdate() {
+export function markOutdated() {
   if (list.children.length) list.classList.add("old");
 }
 
@@ -71,7 +71,7 @@ function show(card, classes, probabilities) {
   rest.parentElement.hidden = bars.length <= SHOWN;
   card.querySelector("summary").textContent = `${bars.length - SHOWN} more`;
   card.setAttribute("aria-label", `${card.dataset.name}: ${best}`);
-  said.textContent = `${card.dataset.name}: ${best}, ${percent(probabilities[order[0]])}`;
+  announcement.textContent = `${card.dataset.name}: ${best}, ${percent(probabilities[order[0]])}`;
 }
 
 function bar(name, probability) {

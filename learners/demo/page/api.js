@@ -1,11 +1,11 @@
-// What the page asks of the server. A refusal is an Error with the server's sentence.
+// Requests to the server. A request that is refused throws an Error with the server's sentence.
 
 let session = "";
 
 export async function open() {
-  const known = await (await ask("POST", "/api/session")).json();
-  session = known.session;
-  return known;
+  const info = await (await ask("POST", "/api/session")).json();
+  session = info.session;
+  return info;
 }
 
 export async function send(path, value) {

@@ -1,6 +1,6 @@
 // Pictures from a camera, where there is one and the person allows it.
 
-import { tell } from "/uploads.js";
+import { showMessage } from "/uploads.js";
 
 const QUALITY = 0.92; // of JPEG
 const dialog = document.getElementById("camera");
@@ -11,7 +11,7 @@ const taken = dialog.querySelector(".taken");
 let target = null;
 let count = 0;
 
-// Let a button open the camera; without one the button stays hidden. `once`: it closes after a picture.
+// Let a button open the camera; where there is none the button stays hidden. `once`: close after one picture.
 export function cameraFor(button, { title, take, once = false }) {
   button.hidden = !navigator.mediaDevices?.getUserMedia;
   button.addEventListener("click", () => {
@@ -22,7 +22,7 @@ export function cameraFor(button, { title, take, once = false }) {
 }
 
 async function start() {
-  tell(problem, "");
+  showMessage(problem, "");
   taken.textContent = "";
   shoot.disabled = true;
   dialog.showModal();
@@ -40,7 +40,7 @@ async function start() {
       NotFoundError: "There is no camera on this computer.",
       NotReadableError: "The camera is in use by another program.",
     };
-    if (dialog.open) tell(problem, reasons[error.name] ?? `The camera does not start: ${error.message}.`);
+    if (dialog.open) showMessage(problem, reasons[error.name] ?? `The camera does not start: ${error.message}.`);
   }
 }
 

@@ -1,13 +1,13 @@
-// The classes: cards with a name and tiles. What they hold is read from the document; nothing is kept twice.
+// The classes: cards with a name and tiles. Their state is the document itself; nothing is kept twice.
 
 import { forget } from "/api.js";
 import { cameraFor } from "/camera.js";
-import { accept, wanted } from "/files.js";
-import { addTile, forEach } from "/uploads.js";
+import { accept, withoutLitter } from "/files.js";
+import { addTile, forEachFile } from "/uploads.js";
 
 const COLOURS = 8; // of page.css
 const box = document.getElementById("classes");
-let made = 0;
+let added = 0;
 let changed = () => {};
 
 export function onChange(call) {
@@ -28,9 +28,9 @@ export function cards() {
 export function addClass(name) {
   const card = document.getElementById("class-card").content.cloneNode(true).firstElementChild;
   card.dataset.colour = nextColour();
-  made += 1;
+  added += 1;
   const input = nameOf(card);
-  input.value = name ?? `Class ${made}`;
+  input.value = name ?? `Class ${added}`;
   card.dataset.given = name ?? input.value;
   input.addEventListener("focus", () => input.value === card.dataset.given && input.select());
   input.addEventListener("input", () => { label(card); changed(); });
@@ -38,7 +38,7 @@ export function addClass(name) {
   accept(card, {
     choose: card.querySelector(".choose"),
     input: card.querySelector("input[type=file]"),
-    take: (found) => addPictures(card, wanted(found).map(({ file }) => file)),
+    take: (entries) => addPictures(card, withoutLitter(entries).map(({ file }) => file)),
   });
   cameraFor(card.querySelector(".photograph"), {
     title: () => `Pictures of ${input.value}`,
@@ -50,24 +50,24 @@ export function addClass(name) {
   return card;
 }
 
-export function addFolders(found) {
+export function addFolders(entries) {
   const byFolder = new Map();
-  for (const { file, folder } of wanted(found)) {
+  for (const { file, folder } of withoutLitter(entries)) {
     byFolder.set(folder, [...(byFolder.get(folder) ?? []), file]);
   }
   if (!byFolder.size) return;
-  for (const { card, input, pictures } of cards()) { // the ones the page began with
+  for (const { card, input, pictures } of cards()) { // the empty ones that the page began with
     if (!pictures.length && input.value === card.dataset.given) dropCard(card);
   }
   for (const [folder, files] of byFolder) {
-    const known = cards().find(({ name }) => name === folder);
-    addPictures(known?.card ?? addClass(folder || undefined), files);
+    const existing = cards().find(({ name }) => name === folder);
+    addPictures(existing?.card ?? addClass(folder || undefined), files);
   }
 }
 
 async function addPictures(card, files) {
   const list = card.querySelector(".tiles");
-  await forEach(files, card.querySelector(".problem"), async (file) => {
+  await forEachFile(files, card.querySelector(".problem"), async (file) => {
     await addTile(list, file, (next) => {
       (next ?? card.querySelector(".choose")).focus();
       label(card);
@@ -78,7 +78,7 @@ async function addPictures(card, files) {
   });
 }
 
-// The one that the fewest classes have.
+// The colour that the fewest classes have.
 function nextColour() {
   const uses = Array(COLOURS).fill(0);
   for (const { colour } of cards()) uses[colour] += 1;

@@ -1,8 +1,8 @@
-// Files that come by choosing, dropping or pasting; each is {file, folder}, the folder by its own name.
+// Files that are chosen, dropped or pasted; each is {file, folder}, with the folder's own name.
 
 const LITTER = /^(\.|thumbs\.db$|desktop\.ini$)/i; // what file managers leave behind
 
-// `take` gets a list of {file, folder}; `input` is the hidden one that `choose` opens.
+// `take` gets a list of {file, folder}; the button `choose` opens the hidden `input`.
 export function accept(zone, { choose, input, take }) {
   choose.addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
@@ -21,7 +21,7 @@ export function accept(zone, { choose, input, take }) {
   zone.addEventListener("drop", async (event) => {
     event.preventDefault();
     zone.classList.remove("over");
-    take(await dropped(event.dataTransfer));
+    take(await droppedFiles(event.dataTransfer));
   });
   zone.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
@@ -31,8 +31,8 @@ export function accept(zone, { choose, input, take }) {
   });
 }
 
-// A file that misses its place must not replace the page.
-export function catchStrays() {
+// A file that is dropped beside a zone must not replace the page.
+export function ignoreStrayDrops() {
   for (const name of ["dragover", "drop"]) {
     addEventListener(name, (event) => {
       if (event.defaultPrevented) return;
@@ -42,11 +42,11 @@ export function catchStrays() {
   }
 }
 
-async function dropped(transfer) {
+async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   if (!entries.length) return [...transfer.files].map((file) => ({ file, folder: "" }));
-  const found = await Promise.all(entries.map(walk));
-  return found.flat();
+  const lists = await Promise.all(entries.map(walk));
+  return lists.flat();
 }
 
 async function walk(entry) {
@@ -57,7 +57,7 @@ async function walk(entry) {
   }
   const reader = entry.createReader();
   const inside = [];
-  for (;;) { // a folder is told in parts, an empty one being the last
+  for (;;) { // a folder is listed in parts; the last one is empty
     const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!part.length) break;
     inside.push(...part);
@@ -70,6 +70,6 @@ function parent(path) {
   return path.split("/").at(-2) ?? "";
 }
 
-export function wanted(found) {
-  return found.filter(({ file }) => !LITTER.test(file.name));
+export function withoutLitter(entries) {
+  return entries.filter(({ file }) => !LITTER.test(file.name));
 }

@@ -1,27 +1,27 @@
-// The page, top to bottom: show classes, adapt, ask.
+// The page, from top to bottom: show classes, adapt, ask.
 
 import { classifier, open, send } from "/api.js";
-import { addQueries, answerAll, outdate } from "/answers.js";
+import { addQueries, answerAll, markOutdated } from "/answers.js";
 import { cameraFor } from "/camera.js";
 import { addClass, addFolders, cards, onChange } from "/classes.js";
-import { accept, catchStrays, wanted } from "/files.js";
-import { limitBytes, settled, tell } from "/uploads.js";
+import { accept, ignoreStrayDrops, withoutLitter } from "/files.js";
+import { limitBytes, uploadsSettled, showMessage } from "/uploads.js";
 
 const [adaptButton, saveButton, state, trouble, query] = ["adapt", "save", "state", "trouble", "query"]
   .map((id) => document.getElementById(id));
-let version = 0; // of the classes
-let adapted = -1; // the version that the classifier is of
+let version = 0; // of the classes, one more with each change
+let adapted = -1; // the version that the classifier was adapted to
 const isAdapted = () => adapted === version;
 
 addClass();
 addClass();
 onChange(() => {
   version += 1;
-  tell(trouble, "");
+  showMessage(trouble, "");
   if (adapted < 0 || adaptButton.ariaBusy === "true") return;
   state.textContent = "The classes have changed: adapt again.";
   saveButton.hidden = true;
-  outdate();
+  markOutdated();
 });
 
 document.getElementById("add").addEventListener("click", () => {
@@ -35,14 +35,14 @@ accept(document.getElementById("more"), {
 accept(query, {
   choose: query.querySelector(".choose"),
   input: query.querySelector("input"),
-  take: (found) => askAbout(wanted(found).map(({ file }) => file)),
+  take: (entries) => askAbout(withoutLitter(entries).map(({ file }) => file)),
 });
 cameraFor(query.querySelector(".photograph"), {
   title: () => "A picture to ask about",
   take: (file) => askAbout([file]),
   once: true,
 });
-catchStrays();
+ignoreStrayDrops();
 adaptButton.addEventListener("click", adapt);
 saveButton.addEventListener("click", save);
 addEventListener("beforeunload", (event) => {
@@ -52,11 +52,11 @@ begin();
 
 async function begin() {
   try {
-    const known = await open();
-    limitBytes(known.picture_bytes);
-    document.getElementById("about").textContent = known.learner;
+    const info = await open();
+    limitBytes(info.picture_bytes);
+    document.getElementById("about").textContent = info.learner;
   } catch (error) {
-    tell(trouble, error.message);
+    showMessage(trouble, error.message);
   }
 }
 
@@ -67,22 +67,22 @@ function askAbout(files) {
 async function adapt() {
   if (adaptButton.ariaBusy === "true") return;
   adaptButton.ariaBusy = "true";
-  tell(trouble, "");
+  showMessage(trouble, "");
   try {
     state.textContent = "Reading the last pictures…";
-    await settled();
+    await uploadsSettled();
     const classes = cards();
     const wrong = problemOf(classes);
     if (wrong) {
       state.textContent = "";
-      tell(trouble, wrong.text);
+      showMessage(trouble, wrong.text);
       wrong.focus?.focus();
       return;
     }
     await adaptTo(classes);
   } catch (error) {
     state.textContent = "";
-    tell(trouble, error.message);
+    showMessage(trouble, error.message);
   } finally {
     adaptButton.ariaBusy = null;
   }
@@ -98,7 +98,7 @@ async function adaptTo(classes) {
   adapted = of;
   await answerAll(new Map(names.map((name, at) => [name, classes[at].colour])));
   saveButton.hidden = !isAdapted();
-  if (!isAdapted()) outdate();
+  if (!isAdapted()) markOutdated();
   state.textContent = isAdapted()
     ? `Adapted to ${what} in ${duration(seconds)}.`
     : "The classes have changed: adapt again.";
@@ -108,7 +108,7 @@ function duration(seconds) {
   return seconds < 0.1 ? "less than 0.1 s" : `${seconds.toFixed(1)} s`;
 }
 
-// The first thing that keeps the classes from being adapted to, and where to mend it.
+// The first problem that prevents adapting, and the element that solves it.
 function problemOf(classes) {
   const full = classes.filter(({ pictures }) => pictures.length);
   const empty = classes.find(({ pictures }) => !pictures.length);
@@ -133,7 +133,7 @@ function problemOf(classes) {
 }
 
 async function save() {
-  tell(trouble, "");
+  showMessage(trouble, "");
   try {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(await classifier());
@@ -141,6 +141,6 @@ async function save() {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   } catch (error) {
-    tell(trouble, error.message);
+    showMessage(trouble, error.message);
   }
 }

@@ -1,4 +1,4 @@
-// Pictures on their way to the server, a few at a time; and tiles that show them.
+// Upload pictures to the server, a few at a time, and show them as tiles.
 
 import { forget, sendPicture } from "/api.js";
 
@@ -14,8 +14,8 @@ export function limitBytes(bytes) {
   limit = bytes;
 }
 
-// When nothing is on its way any more.
-export async function settled() {
+// Wait until no upload is under way.
+export async function uploadsSettled() {
   while (unfinished.size) await Promise.all(unfinished);
 }
 
@@ -33,7 +33,7 @@ export async function upload(file) {
   }
 }
 
-// Show a file as a tile of `list`; the tile goes away again if it cannot be used, and that is thrown.
+// Show a file as a tile of `list`; if it cannot be used, the tile is removed and an Error is thrown.
 export async function addTile(list, file, onRemoved) {
   const tile = document.getElementById("tile").content.cloneNode(true).firstElementChild;
   const [image, button] = [tile.querySelector("img"), tile.querySelector("button")];
@@ -55,9 +55,9 @@ export async function addTile(list, file, onRemoved) {
   }
 }
 
-// Do `work` for each file; what went wrong is said together in `place`.
-export async function forEach(files, place, work) {
-  tell(place, "");
+// Do `work` for each file; `place` shows all problems in one message.
+export async function forEachFile(files, place, work) {
+  showMessage(place, "");
   const all = Promise.allSettled(files.map(work));
   unfinished.add(all);
   const done = await all;
@@ -66,10 +66,10 @@ export async function forEach(files, place, work) {
   const more = problems.length - NAMED;
   const lines = problems.slice(0, NAMED);
   if (more > 0) lines.push(`And ${more} more like ${more > 1 ? "these" : "this"}.`);
-  tell(place, lines.join("\n"));
+  showMessage(place, lines.join("\n"));
 }
 
-export function tell(place, text) {
+export function showMessage(place, text) {
   place.textContent = text;
   place.hidden = !text;
 }

@@ -1,4 +1,4 @@
-"""What the tests of the demo share."""
+"""Fixtures of the demo's tests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from learners.demo.server import DemoServer
-from learners.methods.catalogue import about, make
+from learners.methods.catalogue import describe_learner, make_learner
 from learners.use.classifier import Learner
-from tests.learners.demo.serving import COLOURS, SIZE, served
+from tests.learners.demo.serving import CLASS_COLOURS, DEMO_SIZE, served
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,9 @@ def _logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures of each of three colours, in folders; each is a little different."""
+    """Six images of each of three colours, in folders; each is a little different."""
     root = tmp_path_factory.mktemp("photos")
-    for at, (name, colour) in enumerate(COLOURS.items()):
+    for at, (name, colour) in enumerate(CLASS_COLOURS.items()):
         (root / name).mkdir()
         for number in range(6):
             noise = np.random.default_rng(10 * at + number).normal(0, 20, (48, 64, 3))
@@ -38,8 +38,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def learner() -> Learner:
-    net = make("protonets", "conv4", seed=0)
-    return Learner.of(net, about(net, "protonets", SIZE), "cpu")
+    net = make_learner("protonets", "conv4", seed=0)
+    return Learner.of(net, describe_learner(net, "protonets", DEMO_SIZE), "cpu")
 
 
 @pytest.fixture(scope="module")

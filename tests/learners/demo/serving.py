@@ -1,4 +1,4 @@
-"""A demo's server in a thread, a page's connection without a browser, pictures of three colours."""
+"""Serve the demo in a thread, and talk to it as a page does, without a browser."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from threading import Thread
 from typing import Any
 
 from learners.demo.server import DemoServer
-from learners.demo.service import Service
+from learners.demo.service import DemoService
 from learners.use.classifier import Learner
 
-SIZE = 32
-COLOURS = {"ruby": (200, 30, 40), "leaf": (40, 170, 60), "sky": (60, 90, 210)}
+DEMO_SIZE = 32
+CLASS_COLOURS = {"ruby": (200, 30, 40), "leaf": (40, 170, 60), "sky": (60, 90, 210)}
 
 
 @contextmanager
 def served(learner: Learner) -> Iterator[DemoServer]:
     with DemoServer(0) as server:
-        server.service = Service(learner)
+        server.service = DemoService(learner)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -31,8 +31,8 @@ def served(learner: Learner) -> Iterator[DemoServer]:
             thread.join()
 
 
-class Client:
-    """One page's connection, without a browser."""
+class PageClient:
+    """The connection of one page."""
 
     def __init__(self, server: DemoServer) -> None:
         self.connection = HTTPConnection(server.hosts[0], timeout=30)
@@ -48,9 +48,7 @@ class Client:
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
             return answer.status, answer.read()
 
-    def ask(
-        self, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, dict[str, Any]]:
+    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, Any]]:
         data = body if isinstance(body, bytes | str | None) else json.dumps(body)
         status, answer = self.raw(method, path, data, **headers)
         return status, json.loads(answer)
@@ -60,23 +58,20 @@ class Client:
         assert (status, answer["thumbnail"][:23]) == (201, "data:image/jpeg;base64,")
         return str(answer["picture"])
 
-    def adapted(self, photos: Path) -> dict[str, Any]:
-        """To five pictures of each colour."""
+    def adapt_to(self, photos: Path) -> dict[str, Any]:
+        """Adapt to five images of each colour."""
         classes = [
-            {
-                "name": name,
-                "pictures": [self.add(file.read_bytes()) for file in shown(photos, name)],
-            }
-            for name in COLOURS
+            {"name": name, "pictures": [self.add(file.read_bytes()) for file in support_files(photos, name)]}
+            for name in CLASS_COLOURS
         ]
         status, answer = self.ask("POST", "/api/adapt", {"classes": classes})
-        assert (status, answer["classes"]) == (200, [*COLOURS])
+        assert (status, answer["classes"]) == (200, [*CLASS_COLOURS])
         return answer
 
 
-def shown(photos: Path, name: str) -> list[Path]:
+def support_files(photos: Path, name: str) -> list[Path]:
     return sorted((photos / name).iterdir())[:5]
 
 
-def asked(photos: Path, name: str) -> Path:
+def query_file(photos: Path, name: str) -> Path:
     return photos / name / f"{name} 5.jpg"

@@ -1,4 +1,4 @@
-"""The command serves until Ctrl-C, and a wrong one says what is wrong."""
+"""The command serves until Ctrl-C; a wrong command is an error that says why."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ def run(learner: Learner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run."""
     folder = tmp_path_factory.mktemp("run")
     tensors, values = checkpoint.flatten({"learner": learner.net.state_dict()})
-    what = learner.about.described()
-    checkpoint.save(
-        folder / "last.safetensors", tensors, {"about": what, "state": values, "tasks": 7}
-    )
+    info = learner.info.described()
+    checkpoint.save(folder / "last.safetensors", tensors, {"about": info, "state": values, "tasks": 7})
     return folder
 
 
@@ -40,17 +38,17 @@ def test_the_command_serves_the_page_until_ctrl_c(run: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"protonets with conv4 at (http://127\.0\.0\.1:\d+/) ", line)
-        assert found, line
-        with urlopen(found[1]) as page:
+        match = re.search(r"protonets with conv4 at (http://127\.0\.0\.1:\d+/) ", line)
+        assert match, line
+        with urlopen(match[1]) as page:
             assert b"Show it a few pictures" in page.read()
         process.send_signal(signal.SIGINT)
-        said, complaints = process.communicate(timeout=30)
-    assert (process.returncode, said, complaints) == (0, "ended\n", "")
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (0, "ended\n", "")
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (["--checkpoint", "nowhere"], 3, "nowhere should be a checkpoint"),
         (["--checkpoint", "{run}", "--weights", "x"], 2, "a checkpoint says --weights itself"),
@@ -60,15 +58,15 @@ def test_the_command_serves_the_page_until_ctrl_c(run: Path) -> None:
     ],
 )
 def test_a_wrong_command_says_why(
-    options: list[str], code: int, said: str, run: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], code: int, message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [option.format(run=run) for option in options]
     port = [] if "--port" in given else ["--port", "0"]
     assert run_command(main, [*given, "--no-browser", *port]) == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_said(
+def test_a_port_that_is_taken_is_an_error(
     server: DemoServer, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = str(server.server_address[1])

@@ -1,4 +1,4 @@
-"""In a real browser, pictures are dropped, adapted to and asked about; what goes wrong is said on the page."""
+"""In a real browser images are dropped, adapted to and classified; errors are shown on the page."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 
 from learners.demo.server import DemoServer
 from learners.use.classifier import Learner, PortableClassifier
-from tests.browser import BROWSER, Browser
-from tests.learners.demo.serving import COLOURS, asked, served, shown
+from tests.browser import BROWSER, HeadlessBrowser
+from tests.learners.demo.serving import CLASS_COLOURS, query_file, served, support_files
 
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
 TILES = "document.querySelectorAll('.tiles [data-picture]').length"
@@ -23,13 +23,13 @@ ADAPTED = "document.getElementById('state').textContent.startsWith('Adapted')"
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with closing(Browser(tmp_path_factory.mktemp("browser"))) as browser:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeadlessBrowser]:
+    with closing(HeadlessBrowser(tmp_path_factory.mktemp("browser"))) as browser:
         yield browser
 
 
 @pytest.fixture
-def page(running: Browser, server: DemoServer) -> Browser:
+def page(running: HeadlessBrowser, server: DemoServer) -> HeadlessBrowser:
     """A new page."""
     running.open(server.url)
     running.wait("document.getElementById('about').textContent")
@@ -37,18 +37,18 @@ def page(running: Browser, server: DemoServer) -> Browser:
     return running
 
 
-def show_all(page: Browser, photos: Path) -> None:
+def show_all(page: HeadlessBrowser, photos: Path) -> None:
     """Name two classes and drop pictures into them; drop the third as a folder."""
-    for at, name in enumerate([*COLOURS][:2]):
+    for at, name in enumerate([*CLASS_COLOURS][:2]):
         page.run(f"document.querySelectorAll('.name')[{at}].focus()")
         page.type(name)
-        page.drop(f".card:nth-child({at + 1})", shown(photos, name))
+        page.drop(f".card:nth-child({at + 1})", support_files(photos, name))
         page.wait(f"{TILES} === {5 * (at + 1)}")
     page.drop("#more", [photos / "sky"])
     page.wait(f"{TILES} === 16")
 
 
-def answers(page: Browser) -> list[tuple[str, str, dict[str, int]]]:
+def answers(page: HeadlessBrowser) -> list[tuple[str, str, dict[str, int]]]:
     """Of each answer: the picture, the class, and the bars in per cent."""
     found = page.run(
         "[...document.querySelectorAll('.answer')].map((card) => [card.querySelector('img').alt,"
@@ -56,45 +56,44 @@ def answers(page: Browser) -> list[tuple[str, str, dict[str, int]]]:
         "[bar.querySelector('.label').innerText, bar.querySelector('.percent').innerText])])"
     )
     return [
-        (name, best, {label: int(text.strip("<% ")) for label, text in bars})
-        for name, best, bars in found
+        (name, best, {label: int(text.strip("<% ")) for label, text in bars}) for name, best, bars in found
     ]
 
 
-def test_pictures_are_dropped_adapted_to_and_asked_about(page: Browser, photos: Path) -> None:
+def test_pictures_are_dropped_adapted_to_and_asked_about(page: HeadlessBrowser, photos: Path) -> None:
     show_all(page, photos)
     page.click("#adapt")
     page.wait(ADAPTED)
     assert page.text("#state").startswith("Adapted to 16 pictures of 3 classes in ")
-    page.drop("#query", [asked(photos, name) for name in COLOURS])
+    page.drop("#query", [query_file(photos, name) for name in CLASS_COLOURS])
     page.wait("document.querySelectorAll('.answer .bars li').length === 9")
     found = answers(page)
     assert [(name, best) for name, best, _ in found] == [
-        (f"{name} 5.jpg", name) for name in reversed(COLOURS)
+        (f"{name} 5.jpg", name) for name in reversed(CLASS_COLOURS)
     ]
     for _, best, bars in found:
-        assert set(bars) == set(COLOURS)
+        assert set(bars) == set(CLASS_COLOURS)
         assert max(bars, key=bars.__getitem__) == best
         assert 98 <= sum(bars.values()) <= 102
     assert page.problems == []
     looks_right(page)
 
 
-def looks_right(page: Browser) -> None:
+def looks_right(page: HeadlessBrowser) -> None:
     """At every width, light and dark: pictures are drawn, nothing stands out at the side."""
     for width, dark in ((1280, False), (1280, True), (400, False), (400, True)):
-        page.look(width=width, height=900, dark=dark)
+        page.set_screen(width=width, height=900, dark=dark)
         assert page.run("document.documentElement.scrollWidth <= innerWidth")
         pixels = np.asarray(page.screenshot(), np.int16)
         paper = (20, 22, 26) if dark else (252, 252, 250)
         assert tuple(pixels[2, 2]) == paper
-        for colour in COLOURS.values():
+        for colour in CLASS_COLOURS.values():
             assert (abs(pixels - colour).max(2) < 12).sum() > 200, (width, dark, colour)
-    page.look(width=1280, height=900, dark=False)
+    page.set_screen(width=1280, height=900, dark=False)
 
 
 def test_the_saved_classifier_is_downloaded_and_answers_elsewhere(
-    page: Browser, photos: Path
+    page: HeadlessBrowser, photos: Path
 ) -> None:
     show_all(page, photos)
     page.click("#adapt")
@@ -104,17 +103,17 @@ def test_the_saved_classifier_is_downloaded_and_answers_elsewhere(
     end = time.monotonic() + 30
     while not file.is_file() and time.monotonic() < end:
         time.sleep(0.02)
-    found = PortableClassifier.load(file, "cpu")
-    assert found.classes == (*COLOURS,)
-    files = [asked(photos, name) for name in COLOURS]
-    assert [answer.name for answer in found.classify(files)] == [*COLOURS]
+    loaded = PortableClassifier.load(file, "cpu")
+    assert loaded.classes == (*CLASS_COLOURS,)
+    files = [query_file(photos, name) for name in CLASS_COLOURS]
+    assert [answer.name for answer in loaded.classify(files)] == [*CLASS_COLOURS]
     file.unlink()
 
 
 def test_a_change_of_classes_outdates_answers_until_the_next_adapt(
-    page: Browser, photos: Path
+    page: HeadlessBrowser, photos: Path
 ) -> None:
-    page.drop("#query", [asked(photos, "ruby")])
+    page.drop("#query", [query_file(photos, "ruby")])
     page.wait("document.querySelector('.answer[data-picture]') !== null")
     assert page.text(".best") == "Adapt, and the answer comes."
     show_all(page, photos)
@@ -133,9 +132,9 @@ def test_a_change_of_classes_outdates_answers_until_the_next_adapt(
     assert page.problems == []
 
 
-def test_adapt_waits_for_pictures_on_their_way(page: Browser, photos: Path, tmp_path: Path) -> None:
+def test_adapt_waits_for_pictures_on_their_way(page: HeadlessBrowser, photos: Path, tmp_path: Path) -> None:
     for name in ("ruby", "leaf"):  # large enough that they take a while
-        with Image.open(asked(photos, name)) as small:
+        with Image.open(query_file(photos, name)) as small:
             small.resize((3000, 2000)).save(tmp_path / f"{name}.jpg")
     page.choose(".card input[type=file]", [tmp_path / "ruby.jpg"])
     page.choose(".card:nth-child(2) input[type=file]", [tmp_path / "leaf.jpg"])
@@ -145,31 +144,31 @@ def test_adapt_waits_for_pictures_on_their_way(page: Browser, photos: Path, tmp_
     assert page.text("#state").startswith("Adapted to 2 pictures of 2 classes in ")
 
 
-def test_pictures_that_cannot_be_used_are_named_where_they_were_dropped(
-    page: Browser, photos: Path
+def test_files_that_cannot_be_used_are_named_where_they_were_dropped(
+    page: HeadlessBrowser, photos: Path
 ) -> None:
-    page.drop(".card", [photos / "notes.txt", *shown(photos, "ruby")])
+    page.drop(".card", [photos / "notes.txt", *support_files(photos, "ruby")])
     page.wait(f"{TILES} === 5")
-    said = page.wait("document.querySelector('.card .problem').textContent")
-    assert said.startswith("notes.txt: Not a picture (it starts with b'no pictu'); JPEG, PNG")
+    message = page.wait("document.querySelector('.card .problem').textContent")
+    assert message.startswith("notes.txt: Not a picture (it starts with b'no pictu'); JPEG, PNG")
     assert page.text(".count") == "5 pictures"
     page.choose("#query input", [photos / "notes.txt"])
     assert "notes.txt: Not a" in page.wait("document.querySelector('#query .problem').textContent")
     assert page.run("document.querySelectorAll('.answer').length") == 0
-    page.drop(".card", [asked(photos, "ruby")])
+    page.drop(".card", [query_file(photos, "ruby")])
     page.wait(f"{TILES} === 6")
     assert page.run("document.querySelector('.card .problem').hidden")
 
 
-def test_what_is_missing_is_said_and_focused(page: Browser, photos: Path) -> None:
+def test_what_is_missing_is_named_and_focused(page: HeadlessBrowser, photos: Path) -> None:
     def refusal() -> str:
         page.click("#adapt")
-        said: str = page.wait("document.getElementById('trouble').textContent")
-        return said
+        message: str = page.wait("document.getElementById('trouble').textContent")
+        return message
 
     focused = "document.activeElement.ariaLabel"
     assert refusal() == "There are no pictures yet."
-    page.choose(".card input[type=file]", shown(photos, "ruby"))
+    page.choose(".card input[type=file]", support_files(photos, "ruby"))
     page.wait(f"{TILES} === 5")
     assert page.run("document.getElementById('trouble').hidden")
     assert refusal() == "“Class 2” has no pictures. Add some, or remove the class."
@@ -183,8 +182,8 @@ def test_what_is_missing_is_said_and_focused(page: Browser, photos: Path) -> Non
     assert page.problems == []
 
 
-def test_everything_has_a_name_and_works_from_the_keyboard(page: Browser, photos: Path) -> None:
-    page.choose(".card input[type=file]", shown(photos, "ruby"))
+def test_everything_has_a_name_and_works_from_the_keyboard(page: HeadlessBrowser, photos: Path) -> None:
+    page.choose(".card input[type=file]", support_files(photos, "ruby"))
     page.wait(f"{TILES} === 5")
     nodes = page.call("Accessibility.getFullAXTree")["nodes"]
     roles = ("button", "textbox", "image", "group", "list", "main", "region", "status", "alert")
@@ -195,9 +194,7 @@ def test_everything_has_a_name_and_works_from_the_keyboard(page: Browser, photos
     ]
     assert {role for role, _ in named} >= {"button", "textbox", "image", "group", "region"}
     unnamed = [
-        role
-        for role, name in named
-        if role in ("button", "textbox", "image", "group", "region") and not name
+        role for role, name in named if role in ("button", "textbox", "image", "group", "region") and not name
     ]
     assert unnamed == []
     assert ("button", "Remove ruby 0.jpg") in named
@@ -215,7 +212,7 @@ def test_everything_has_a_name_and_works_from_the_keyboard(page: Browser, photos
     assert page.run("document.querySelector('.card:nth-child(3)').ariaLabel") == "pebble"
 
 
-def test_the_camera_takes_pictures_of_a_class_and_to_ask_about(page: Browser) -> None:
+def test_the_camera_takes_pictures_of_a_class_and_to_ask_about(page: HeadlessBrowser) -> None:
     page.click(".card .photograph")
     for count in (1, 2):
         page.wait("!document.querySelector('.shoot').disabled")
@@ -232,19 +229,19 @@ def test_the_camera_takes_pictures_of_a_class_and_to_ask_about(page: Browser) ->
     assert page.problems == []
 
 
-def test_a_server_that_has_ended_is_said(page: Browser, photos: Path) -> None:
+def test_a_server_that_has_ended_is_an_error_on_the_page(page: HeadlessBrowser, photos: Path) -> None:
     page.call("Network.enable")
     page.call(
         "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1,
         uploadThroughput=-1,
     )  # fmt: skip
-    page.drop(".card", shown(photos, "ruby")[:1])
-    said = page.wait("document.querySelector('.card .problem').textContent")
-    assert said.endswith("The server does not answer. Is python -m learners.demo still running?")
+    page.drop(".card", support_files(photos, "ruby")[:1])
+    message = page.wait("document.querySelector('.card .problem').textContent")
+    assert message.endswith("The server does not answer. Is python -m learners.demo still running?")
     page.call("Network.disable")
 
 
-def test_real_photographs_are_told_apart(running: Browser, real_data: Path, tmp_path: Path) -> None:
+def test_real_photographs_are_told_apart(running: HeadlessBrowser, real_data: Path, tmp_path: Path) -> None:
     names = ("dalmatian", "laptop", "strawberry")
     with tarfile.open(real_data / "caltech101" / "101_ObjectCategories_50.tar") as tar:
         for member in tar:

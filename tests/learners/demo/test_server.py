@@ -1,4 +1,4 @@
-"""The server answers as the learner would, refuses what it should, and says why in a sentence."""
+"""The server answers as the learner would, and refuses wrong requests with a sentence."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ import pytest
 import torch
 from PIL import Image
 
-from learners.demo.server import DISCARDED, DemoServer
-from learners.demo.service import PICTURE_BYTES
-from learners.demo.sessions import PICTURES, SESSIONS
+from learners.demo.server import DISCARD_LIMIT_BYTES, DemoServer
+from learners.demo.service import MAX_IMAGE_BYTES
+from learners.demo.sessions import MAX_IMAGES, MAX_SESSIONS
 from learners.use.classifier import Learner, PortableClassifier
-from tests.learners.demo.serving import COLOURS, SIZE, Client, asked, shown
-from tests.pictures import jpeg
+from tests.images import jpeg_bytes
+from tests.learners.demo.serving import CLASS_COLOURS, DEMO_SIZE, PageClient, query_file, support_files
 
 
 @pytest.fixture
-def client(server: DemoServer) -> Iterator[Client]:
-    made = Client(server)
-    with closing(made.connection):
-        yield made
+def client(server: DemoServer) -> Iterator[PageClient]:
+    page = PageClient(server)
+    with closing(page.connection):
+        yield page
 
 
 def test_answers_are_those_of_the_learner_itself(
-    client: Client, learner: Learner, photos: Path, tmp_path: Path
+    client: PageClient, learner: Learner, photos: Path, tmp_path: Path
 ) -> None:
-    assert client.adapted(photos)["seconds"] > 0
-    queries = [client.add(asked(photos, name).read_bytes()) for name in COLOURS]
+    assert client.adapt_to(photos)["seconds"] > 0
+    queries = [client.add(query_file(photos, name).read_bytes()) for name in CLASS_COLOURS]
     status, answer = client.ask("POST", "/api/classify", {"pictures": queries})
-    expected = learner.adapt({name: [*map(str, shown(photos, name))] for name in COLOURS})
-    assert (status, answer["classes"]) == (200, [*COLOURS])
-    files = [asked(photos, name) for name in COLOURS]
-    found = torch.tensor(answer["probabilities"])
-    assert torch.equal(found, expected(files))
-    assert found.argmax(1).tolist() == [0, 1, 2]
+    expected = learner.adapt({name: [*map(str, support_files(photos, name))] for name in CLASS_COLOURS})
+    assert (status, answer["classes"]) == (200, [*CLASS_COLOURS])
+    files = [query_file(photos, name) for name in CLASS_COLOURS]
+    probabilities = torch.tensor(answer["probabilities"])
+    assert torch.equal(probabilities, expected(files))
+    assert probabilities.argmax(1).tolist() == [0, 1, 2]
     status, data = client.raw("GET", "/api/classifier")
     (tmp_path / "saved.safetensors").write_bytes(data)
     assert status == 200
     again = PortableClassifier.load(tmp_path / "saved.safetensors", "cpu")
-    assert torch.equal(again(files), found)
+    assert torch.equal(again(files), probabilities)
 
 
-def test_pages_do_not_see_one_another(server: DemoServer, client: Client, photos: Path) -> None:
-    client.adapted(photos)
-    other = Client(server)
+def test_pages_do_not_see_one_another(server: DemoServer, client: PageClient, photos: Path) -> None:
+    client.adapt_to(photos)
+    other = PageClient(server)
     with closing(other.connection):
         status, answer = other.ask("POST", "/api/classify", {"pictures": []})
         assert (status, "no classifier yet" in answer["error"]) == (400, True)
@@ -66,35 +66,33 @@ def test_pages_do_not_see_one_another(server: DemoServer, client: Client, photos
         )  # fmt: skip
 
 
-def test_many_at_once_get_the_answers_of_one(
-    server: DemoServer, client: Client, photos: Path
-) -> None:
-    client.adapted(photos)
-    names = [name for name in COLOURS for _ in range(6)]
+def test_many_at_once_get_the_answers_of_one(server: DemoServer, client: PageClient, photos: Path) -> None:
+    client.adapt_to(photos)
+    names = [name for name in CLASS_COLOURS for _ in range(6)]
 
     def ask(name: str) -> list[float]:
-        own = Client.__new__(Client)
+        own = PageClient.__new__(PageClient)
         own.connection, own.session = HTTPConnection(server.hosts[0]), client.session
         with closing(own.connection):
-            picture = own.add(asked(photos, name).read_bytes())
+            picture = own.add(query_file(photos, name).read_bytes())
             answer = own.ask("POST", "/api/classify", {"pictures": [picture]})[1]
         row: list[float] = answer["probabilities"][0]
         return row
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(ask, names))
-    assert found == [ask(name) for name in names]
+        rows = list(pool.map(ask, names))
+    assert rows == [ask(name) for name in names]
 
 
-def test_a_removed_picture_is_gone_and_may_be_removed_twice(client: Client) -> None:
-    picture = client.add(jpeg(1))
+def test_a_removed_image_is_gone_and_may_be_removed_twice(client: PageClient) -> None:
+    picture = client.add(jpeg_bytes(1))
     assert client.ask("DELETE", f"/api/pictures/{picture}") == (200, {})
     assert client.ask("DELETE", f"/api/pictures/{picture}") == (200, {})
     classes = [{"name": "a", "pictures": [picture]}, {"name": "b", "pictures": [picture]}]
     assert client.ask("POST", "/api/adapt", {"classes": classes})[0] == 404
 
 
-def test_pictures_are_upright_and_thumbnails_small(client: Client, server: DemoServer) -> None:
+def test_images_are_turned_upright_and_resized(client: PageClient, server: DemoServer) -> None:
     turned = Image.new("RGB", (600, 300), "white")
     turned.paste("black", (0, 0, 600, 150))
     exif = Image.Exif()
@@ -104,7 +102,7 @@ def test_pictures_are_upright_and_thumbnails_small(client: Client, server: DemoS
     picture = client.add(buffer.getvalue())
     kept = server.service.sessions.find(client.session).find(picture)
     pixels = np.asarray(kept.convert("L"))
-    assert pixels.shape == (SIZE, SIZE)
+    assert pixels.shape == (DEMO_SIZE, DEMO_SIZE)
     assert pixels[:, -8:].max() < 20
     assert pixels[:, :8].min() > 235
 
@@ -112,30 +110,27 @@ def test_pictures_are_upright_and_thumbnails_small(client: Client, server: DemoS
 def huge_png() -> bytes:
     """A header that promises ten billion pixels."""
     parts = (b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0), b"IDAT")
-    chunks = (
-        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
-        for part in parts
-    )
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"hello there", r"not a picture \(it starts with b'hello th'\); JPEG, PNG"),
         (b"", r"the file is empty"),
-        (jpeg(1)[:400], r"cannot be decoded: .+; JPEG, PNG"),
+        (jpeg_bytes(1)[:400], r"cannot be decoded: .+; JPEG, PNG"),
         (huge_png(), r"100000 x 100000 pixels are more than the limit of 67,108,864"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIC or AVIF, which is not read here; save it as JPEG"),
     ],
 )
-def test_what_is_no_usable_picture_is_refused_and_the_page_goes_on(
-    data: bytes, said: str, client: Client
+def test_a_file_that_is_no_usable_image_is_refused_and_the_page_goes_on(
+    data: bytes, message: str, client: PageClient
 ) -> None:
     status, answer = client.ask("POST", "/api/pictures", data)
     assert status == 422
-    assert re.search(said, answer["error"])
-    assert client.add(jpeg(2))
+    assert re.search(message, answer["error"])
+    assert client.add(jpeg_bytes(2))
 
 
 def classes(*shown: tuple[str, list[str]]) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def classes(*shown: tuple[str, list[str]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "message"),
     [
         ("/api/adapt", classes(("cat", ["1"])), 400, "one class only, 'cat': there is nothing to"),
         ("/api/adapt", classes(("cat", ["1"]), ("dog", [])), 400, "there is none of 'dog'"),
@@ -152,92 +147,90 @@ def classes(*shown: tuple[str, list[str]]) -> dict[str, Any]:
         ("/api/adapt", classes(("x" * 81, ["1"]), ("dog", ["1"])), 400, "1 to 80 letters, got 81"),
         ("/api/adapt", classes(("cat", ["1"]), ("dog", ["9"])), 404, "there is no picture '9'"),
         ("/api/adapt", classes(("cat", ["1"] * 501)), 400, "at most 500 pictures"),
-        ("/api/adapt", {"classes": {"cat": []}}, 400, "the request should be"),
-        ("/api/adapt", {"classes": [{"name": 3, "pictures": []}]}, 400, "the request should be"),
+        ("/api/adapt", {"classes": {"cat": []}}, 400, "classes: Expected `array`, got `object`"),
+        ("/api/adapt", {"classes": [{"name": 3, "pictures": []}]}, 400, "name: Expected `str`"),
         ("/api/adapt", {"classes": [{"name": "a"}]}, 400, "the request should be"),
         ("/api/adapt", {}, 400, "the request should be"),
+        ("/api/adapt", {"class": []}, 400, "'class', which this version does not know"),
+        ("/api/classify", {"pictures": {"1": 1}}, 400, "pictures: Expected `array`"),
         ("/api/adapt", "[" * 100_000, 400, "should be a JSON object"),
         ("/api/adapt", "[1]", 400, "should be a JSON object"),
         ("/api/adapt", b"\xff\xfe", 400, "should be a JSON object"),
         ("/api/adapt", b"", 400, "should be a JSON object"),
         ("/api/adapt", b" " * (2 << 20), 413, "2 MB are more than the limit of 1 MB"),
         ("/api/classify", {"pictures": []}, 400, "there is no classifier yet"),
-        ("/api/pictures", bytes(PICTURE_BYTES + 1), 413, "more than the limit of 32 MB"),
+        ("/api/pictures", bytes(MAX_IMAGE_BYTES + 1), 413, "more than the limit of 32 MB"),
         ("/api/nothing", {}, 404, "there is nothing at /api/nothing"),
         ("/../service.py", {}, 404, "there is nothing at /../service.py"),
         ("/api/classifier", {}, 405, "/api/classifier answers GET alone"),
         ("/page.js", {}, 405, "/page.js answers GET alone"),
     ],
 )  # fmt: skip
-def test_a_request_that_makes_no_sense_is_answered_with_a_sentence(
-    path: str, body: object, status: int, said: str, client: Client
+def test_a_malformed_request_is_answered_with_a_sentence(
+    path: str, body: object, status: int, message: str, client: PageClient
 ) -> None:
-    assert client.add(jpeg(1)) == "1"
-    found, answer = client.ask("POST", path, body)
-    assert (found, said in answer["error"]) == (status, True), answer
-    assert client.add(jpeg(2)) == "2"
+    assert client.add(jpeg_bytes(1)) == "1"
+    code, answer = client.ask("POST", path, body)
+    assert (code, message in answer["error"]) == (status, True), answer
+    assert client.add(jpeg_bytes(2)) == "2"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS", "HEAD"])
-def test_other_methods_are_answered_in_the_same_form(method: str, client: Client) -> None:
+def test_other_methods_are_answered_in_the_same_form(method: str, client: PageClient) -> None:
     status, body = client.raw(method, "/api/session")
     assert status == {"GET": 405, "DELETE": 405}.get(method, 501)
     assert body == b"" if method == "HEAD" else json.loads(body)["error"]
 
 
-def test_saving_needs_a_classifier(client: Client) -> None:
+def test_saving_needs_a_classifier(client: PageClient) -> None:
     status, answer = client.ask("GET", "/api/classifier")
     assert (status, "no classifier to save yet" in answer["error"]) == (400, True)
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""]
-)
-def test_no_other_name_leads_here(host: str, client: Client) -> None:
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])
+def test_requests_to_another_host_name_are_refused(host: str, client: PageClient) -> None:
     for method, path in (("GET", "/"), ("POST", "/api/session")):
         status, answer = client.ask(method, path, Host=host)
         assert status == 421
         assert re.search(r"answers to http://127\.0\.0\.1:\d+/ alone", answer["error"])
 
 
-@pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1", "https://{}"]
-)
-def test_no_other_site_can_use_it(origin: str, client: Client, server: DemoServer) -> None:
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "https://{}"])
+def test_requests_from_another_site_are_refused(origin: str, client: PageClient, server: DemoServer) -> None:
     place = server.hosts[0]
     for path in ("/api/session", "/api/pictures"):
-        status, answer = client.ask("POST", path, jpeg(1), Origin=origin.format(place))
+        status, answer = client.ask("POST", path, jpeg_bytes(1), Origin=origin.format(place))
         assert (status, "may not use this page" in answer["error"]) == (403, True)
     for host in server.hosts:
-        status, _ = client.ask("POST", "/api/pictures", jpeg(1), Host=host, Origin=f"http://{host}")
+        status, _ = client.ask("POST", "/api/pictures", jpeg_bytes(1), Host=host, Origin=f"http://{host}")
         assert status == 201
 
 
 @pytest.mark.parametrize("key", ["", "guessed", "é"])
-def test_nothing_goes_without_the_key_of_a_page(key: str, client: Client) -> None:
+def test_every_request_needs_the_key_of_a_page(key: str, client: PageClient) -> None:
     for method, path in (("POST", "/api/pictures"), ("GET", "/api/classifier")):
         status, answer = client.ask(method, path, X_Session=key)
         assert (status, "reload the page" in answer["error"]) == (410, True)
 
 
-def test_the_page_that_was_quiet_for_longest_makes_room(server: DemoServer, client: Client) -> None:
-    others = [Client(server) for _ in range(SESSIONS - 1)]
-    assert client.add(jpeg(1))
-    newest = Client(server)
-    assert client.add(jpeg(1))
-    assert others[0].ask("POST", "/api/pictures", jpeg(1))[0] == 410
+def test_the_page_that_was_idle_for_longest_makes_room(server: DemoServer, client: PageClient) -> None:
+    others = [PageClient(server) for _ in range(MAX_SESSIONS - 1)]
+    assert client.add(jpeg_bytes(1))
+    newest = PageClient(server)
+    assert client.add(jpeg_bytes(1))
+    assert others[0].ask("POST", "/api/pictures", jpeg_bytes(1))[0] == 410
     for other in (*others, newest):
         other.connection.close()
 
 
-def test_a_page_holds_so_many_pictures_and_says_so(server: DemoServer, client: Client) -> None:
+def test_a_page_holds_a_limited_number_of_images(server: DemoServer, client: PageClient) -> None:
     session = server.service.sessions.find(client.session)
-    for _ in range(PICTURES):
+    for _ in range(MAX_IMAGES):
         session.add(Image.new("RGB", (1, 1)))
-    status, answer = client.ask("POST", "/api/pictures", jpeg(1))
-    assert (status, f"a page holds {PICTURES} pictures" in answer["error"]) == (409, True)
+    status, answer = client.ask("POST", "/api/pictures", jpeg_bytes(1))
+    assert (status, f"a page holds {MAX_IMAGES} pictures" in answer["error"]) == (409, True)
     session.remove("7")
-    assert client.add(jpeg(1))
+    assert client.add(jpeg_bytes(1))
 
 
 @pytest.mark.parametrize(
@@ -246,12 +239,12 @@ def test_a_page_holds_so_many_pictures_and_says_so(server: DemoServer, client: C
         ("Content-Length", "-1", 400),
         ("Content-Length", "\u00b2", 400),
         ("Content-Length", "1" * 30, 400),
-        ("Content-Length", str(DISCARDED + 1), 413),
+        ("Content-Length", str(DISCARD_LIMIT_BYTES + 1), 413),
         ("Transfer-Encoding", "chunked", 411),
     ],
 )
 def test_a_body_of_unknown_or_boundless_length_ends_the_connection(
-    name: str, value: str, status: int, client: Client
+    name: str, value: str, status: int, client: PageClient
 ) -> None:
     client.connection.putrequest("POST", "/api/pictures")
     client.connection.putheader("X-Session", client.session)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from learners.lite.engine import Lite
-from learners.study.__main__ import SAMPLERS, main
-from learners.study.gradients import Study, active, engine_gradient, settings_of
-from learners.study.report import Interval, student
+from learners.study.__main__ import STUDIED_SAMPLERS, main
+from learners.study.gradients import GradientStudy, active_share, engine_gradient, lite_settings
+from learners.study.report import StudentInterval, student_t
 from pipeline.errors import PipelineError
 from tests.learners.tasks import error, protonets, simple_cnaps, task, whole
 
@@ -30,8 +30,8 @@ def command(shards: Path, *more: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def said(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a whole study of ProtoNets writes."""
+def study_json(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The JSON that a whole study of ProtoNets writes."""
     pytest.importorskip("matplotlib", reason="needs pip install -e '.[train]'")
     out = tmp_path_factory.mktemp("study")
     files = ("--out", out / "study.json", "--png", out / "study.png")
@@ -41,63 +41,63 @@ def said(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return found
 
 
-def row(said: dict[str, Any], sampler: str, h: int) -> dict[str, Any]:
-    (found,) = [r for r in said["rows"] if (r["sampler"], r["h"]) == (sampler, h)]
+def row(study_json: dict[str, Any], sampler: str, h: int) -> dict[str, Any]:
+    (found,) = [r for r in study_json["rows"] if (r["sampler"], r["h"]) == (sampler, h)]
     return dict(found)
 
 
-def test_a_study_has_a_row_for_each_sampler_and_h(said: dict[str, Any]) -> None:
-    wanted = {(s, h) for s in SAMPLERS for h in ((0,) if s == "none" else (6, 12))}
-    assert {(r["sampler"], r["h"]) for r in said["rows"]} == wanted
-    assert [len(t["shots"]) for t in said["tasks"]] == [WAY] * 8
-    assert {r["draws"] for r in said["rows"]} == {1, 2, 400}
-    assert row(said, "uniform", 6)["mse_to_uniform"] == {"mean": 1, "low": 1, "high": 1}
+def test_a_study_has_a_row_for_each_sampler_and_h(study_json: dict[str, Any]) -> None:
+    expected = {(s, h) for s in STUDIED_SAMPLERS for h in ((0,) if s == "none" else (6, 12))}
+    assert {(r["sampler"], r["h"]) for r in study_json["rows"]} == expected
+    assert [len(t["shots"]) for t in study_json["tasks"]] == [WAY] * 8
+    assert {r["draws"] for r in study_json["rows"]} == {1, 2, 400}
+    assert row(study_json, "uniform", 6)["mse_to_uniform"] == {"mean": 1, "low": 1, "high": 1}
 
 
-def test_the_sums_are_what_the_engine_finds(said: dict[str, Any]) -> None:
-    assert 0 < said["engine_against_sum"] < 1e-4
+def test_the_sums_are_what_the_engine_finds(study_json: dict[str, Any]) -> None:
+    assert 0 < study_json["engine_against_sum"] < 1e-4
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "stratified", "neyman"])
-def test_the_unbiased_samplers_come_out_unbiased(said: dict[str, Any], sampler: str) -> None:
+def test_the_unbiased_samplers_come_out_unbiased(study_json: dict[str, Any], sampler: str) -> None:
     for h in (6, 12):
-        found = row(said, sampler, h)
+        found = row(study_json, sampler, h)
         assert not found["biased"]
         assert found["bias"] < 0.15 * found["rmse"]["mean"]
 
 
-def test_the_papers_and_no_support_gradient_come_out_biased(said: dict[str, Any]) -> None:
+def test_the_papers_and_no_support_gradient_come_out_biased(study_json: dict[str, Any]) -> None:
     for sampler, h in (("paper-lite", 6), ("paper-orbit", 6), ("none", 0)):
-        found = row(said, sampler, h)
+        found = row(study_json, sampler, h)
         assert found["biased"]
         assert found["bias"] > 0.1
 
 
-def test_more_images_and_better_allocation_lower_the_error(said: dict[str, Any]) -> None:
+def test_more_images_and_better_allocation_lower_the_error(study_json: dict[str, Any]) -> None:
     for sampler in ("uniform", "stratified", "neyman", "subsample"):
-        few, many = (row(said, sampler, h)["rmse"]["mean"] for h in (6, 12))
+        few, many = (row(study_json, sampler, h)["rmse"]["mean"] for h in (6, 12))
         assert many < few
-    assert row(said, "neyman", 6)["mse"]["mean"] < row(said, "uniform", 6)["mse"]["mean"]
+    assert row(study_json, "neyman", 6)["mse"]["mean"] < row(study_json, "uniform", 6)["mse"]["mean"]
 
 
 def test_bias_of_the_papers_draw_is_the_supports_missing_share() -> None:
     """E[g] = g_Q + h / N of the support's part, so the bias is 1 - h / N of it."""
-    learner, asked = protonets(), task((4, 4), queries=6)
-    study = Study(learner, asked, 0, 0)
-    assert error(study.exact, whole(learner, asked)[0]) < 1e-10
-    queries = engine_gradient(learner, asked, Lite(sampler="none"), study.rng())
+    learner, small_task = protonets(), task((4, 4), queries=6)
+    study = GradientStudy(learner, small_task, 0, 0)
+    assert error(study.exact, whole(learner, small_task)[0]) < 1e-10
+    queries = engine_gradient(learner, small_task, Lite(sampler="none"), study.rng())
     missing = float((0.5 * (study.exact - queries)).norm() ** 2) / study.norm2
     assert study.errors("paper-lite", 4, 2000).bias2 == pytest.approx(missing, rel=0.1)
 
 
 def test_the_sum_and_the_engine_agree_draw_by_draw() -> None:
-    study = Study(protonets(), task((5, 2, 3), queries=6), 0, 0)
+    study = GradientStudy(protonets(), task((5, 2, 3), queries=6), 0, 0)
     for sampler in ("exact", "uniform", "stratified", "neyman", "paper-lite", "paper-orbit"):
         assert study.disagreement(sampler, 5) < 1e-5
 
 
 def test_a_learner_with_a_set_encoder_goes_through_the_engine() -> None:
-    study = Study(simple_cnaps(), task((4, 4), queries=4), 0, 0)
+    study = GradientStudy(simple_cnaps(), task((4, 4), queries=4), 0, 0)
     assert not study.is_linear("uniform")
     found = study.errors("uniform", 4, 6)
     assert found.draws == 6
@@ -106,18 +106,18 @@ def test_a_learner_with_a_set_encoder_goes_through_the_engine() -> None:
 
 
 def test_a_saturated_softmax_is_told_from_one_that_learns() -> None:
-    learner, asked = protonets(), task((4, 4), queries=8)
-    assert active(learner, asked) > 0.9
+    learner, small_task = protonets(), task((4, 4), queries=8)
+    assert active_share(learner, small_task) > 0.9
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.mul_(40)
-    assert active(learner, asked) < active(protonets(), asked)
+    assert active_share(learner, small_task) < active_share(protonets(), small_task)
 
 
 def test_an_interval_is_students() -> None:
-    assert student(7) == pytest.approx(2.365, abs=0.01)
-    assert student(2) == pytest.approx(4.303, rel=0.04)
-    found = Interval.of([1.0, 2.0, 3.0])
+    assert student_t(7) == pytest.approx(2.365, abs=0.01)
+    assert student_t(2) == pytest.approx(4.303, rel=0.04)
+    found = StudentInterval.of([1.0, 2.0, 3.0])
     assert found.mean == 2
     assert found.high - found.mean == pytest.approx(4.303 / np.sqrt(3), rel=0.04)
 
@@ -132,9 +132,7 @@ def test_unbalanced_tasks_have_more_support_images_than_any_h(
     assert any(len(set(each)) > 1 for each in shots)
 
 
-def test_shots_are_as_given_one_for_each_class(
-    built: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shots_are_as_given_one_for_each_class(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--shot", 1, 2, 6, "--h", 4, "--samplers", "uniform", "neyman", "--tasks", 2)
     assert main(command(built, *options, "--json")) == 0
     shots = [t["shots"] for t in json.loads(capsys.readouterr().out)["tasks"]]
@@ -155,11 +153,11 @@ def test_shots_are_as_given_one_for_each_class(
         (["--out", "nowhere/study.json"], r"no folder nowhere"),
     ],
 )
-def test_what_cannot_be_is_refused(built: Path, options: list[str], message: str) -> None:
+def test_impossible_flags_are_refused(built: Path, options: list[str], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         main(command(built, *options))
 
 
 def test_queries_are_one_batch() -> None:
-    asked = task((2, 2), queries=60)
-    assert settings_of("paper-lite", 2, asked).chunk == 60
+    small_task = task((2, 2), queries=60)
+    assert lite_settings("paper-lite", 2, small_task).chunk == 60

@@ -1,4 +1,4 @@
-"""Classes are found in what is shown, or the message says what is missing."""
+"""The classes of a support set are support, or the error says what is missing."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from learners.use.support import support
+from learners.use.support import collect_support
 from pipeline.errors import IntegrityError, PipelineError, SourceMissing, UsageError
-from pipeline.records import SQUASHED
+from pipeline.records import DEFAULT_RESIZE
+from tests.images import fill_class_folders, make_image
 from tests.learners.small import pictures
-from tests.pictures import fill, picture
 
 
 def test_a_mapping_keeps_its_order_and_takes_every_form(tmp_path: Path) -> None:
-    root = fill(tmp_path, {"owl": 2, "ant": 1})
-    found = support({"owl": root / "owl", "elk": [picture(1), root / "ant"], "bee": pictures(3)})
-    assert found.classes == ("owl", "elk", "bee")
-    assert found.labels == [0, 0, 1, 1, 2, 2, 2]
-    assert found.pixels(8, SQUASHED).shape == (7, 3, 8, 8)
+    root = fill_class_folders(tmp_path, {"owl": 2, "ant": 1})
+    support = collect_support({"owl": root / "owl", "elk": [make_image(1), root / "ant"], "bee": pictures(3)})
+    assert support.classes == ("owl", "elk", "bee")
+    assert support.labels == [0, 0, 1, 1, 2, 2, 2]
+    assert support.pixels(8, DEFAULT_RESIZE).shape == (7, 3, 8, 8)
 
 
 def test_a_folder_of_folders_names_its_classes(tmp_path: Path) -> None:
-    root = fill(tmp_path / "mine", {"owl": 2, "ant": 3})
+    root = fill_class_folders(tmp_path / "mine", {"owl": 2, "ant": 3})
     (root / ".DS_Store").touch()
-    found = support(str(root))
-    assert (found.classes, found.labels) == (("ant", "owl"), [0, 0, 0, 1, 1])
+    support = collect_support(str(root))
+    assert (support.classes, support.labels) == (("ant", "owl"), [0, 0, 0, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_folder_of_folders_names_its_classes(tmp_path: Path) -> None:
 def test_labels_are_numbers_or_names(
     labels: list[int], classes: list[str] | None, names: tuple[str, ...], numbers: list[int]
 ) -> None:
-    found = support(pictures(3), labels, classes)
-    assert (found.classes, found.labels) == (names, numbers)
+    support = collect_support(pictures(3), labels, classes)
+    assert (support.classes, support.labels) == (names, numbers)
 
 
 @pytest.mark.parametrize(
@@ -68,29 +68,29 @@ def test_labels_that_do_not_fit_are_refused(
     labels: list[int] | None, classes: list[str] | None, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        support(pictures(3), labels, classes)
+        collect_support(pictures(3), labels, classes)
 
 
 def test_classes_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none of 'owl'; add one"):
-        support({"ant": pictures(1), "owl": []})
+        collect_support({"ant": pictures(1), "owl": []})
     with pytest.raises(UsageError, match=r"one class only, 'ant'"):
-        support({"ant": pictures(4)})
+        collect_support({"ant": pictures(4)})
     with pytest.raises(UsageError, match=r"no class: there is nothing"):
-        support({})
-    with pytest.raises(UsageError, match=r"leave `labels` away"):
-        support({"ant": pictures(1), "owl": pictures(1)}, [0, 1])
-    root = fill(tmp_path, {"owl": 1, "ant": 0})
+        collect_support({})
+    with pytest.raises(UsageError, match=r"leave out `labels`"):
+        collect_support({"ant": pictures(1), "owl": pictures(1)}, [0, 1])
+    root = fill_class_folders(tmp_path, {"owl": 1, "ant": 0})
     with pytest.raises(UsageError, match=r"none of 'ant'"):
-        support(root)
+        collect_support(root)
 
 
-def test_a_folder_that_holds_no_classes_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_classes_is_an_error(tmp_path: Path) -> None:
     wrong: list[tuple[Path, type[PipelineError], str]] = [
         (tmp_path / "nowhere", SourceMissing, r"should be a folder with a folder of pictures"),
-        (fill(tmp_path / "empty", {}), SourceMissing, r"empty"),
+        (fill_class_folders(tmp_path / "empty", {}), SourceMissing, r"empty"),
         (
-            fill(tmp_path / "flat", {"owl": 2}) / "owl",
+            fill_class_folders(tmp_path / "flat", {"owl": 2}) / "owl",
             UsageError,
             r"'000\.jpg', '001\.jpg' lies in",
         ),
@@ -98,12 +98,12 @@ def test_a_folder_that_holds_no_classes_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place, kind, message in wrong:
         with pytest.raises(kind, match=message):
-            support(place)
+            collect_support(place)
 
 
 def test_an_unreadable_picture_is_named_with_its_class(tmp_path: Path) -> None:
-    root = fill(tmp_path, {"owl": 2, "ant": 2})
+    root = fill_class_folders(tmp_path, {"owl": 2, "ant": 2})
     bad = root / "owl" / "000.jpg"
     bad.write_text("no picture")
     with pytest.raises(IntegrityError, match=rf"{bad} \(of class 'owl'\): not a picture"):
-        support(root).pixels(8, SQUASHED)
+        collect_support(root).pixels(8, DEFAULT_RESIZE)
