@@ -1,13 +1,14 @@
 """Learners: a support set becomes a classifier.
 
-`Learner` and `PortableClassifier` are for using one; the other names are what a learner of one's own needs.
+`Learner` and `PortableClassifier` are for using one; the other names are what a learner of your own needs.
 """
 
 from learners.heads.base import Head, State
 from learners.labels import Labels
-from learners.learner import Classifier, StagedLearner, Task
+from learners.learner import MetaLearner, StagedLearner
 from learners.lite.engine import Lite, Outcome, backward
 from learners.networks import Backbone, backbone
+from learners.task import Classifier, Task
 from learners.use.classifier import Answer, Learner, PortableClassifier
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Labels",
     "Learner",
     "Lite",
+    "MetaLearner",
     "Outcome",
     "PortableClassifier",
     "StagedLearner",

@@ -1,8 +1,7 @@
-"""Tensors and values in one file, written whole and read without running anything.
+"""Checkpoints: tensors and values in one safetensors file, written atomically, read without unpickling.
 
-The file is safetensors; the values are JSON in its header, beside a checksum of everything. `flatten`
-turns nested state, such as an optimiser's, into tensors and values, and `unflatten` turns it back bit by
-bit.
+The values are JSON in the header, beside a checksum of everything. `flatten` turns nested state, such as
+an optimiser's, into tensors and values; `unflatten` restores it bit for bit.
 """
 
 from __future__ import annotations
@@ -17,19 +16,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from pipeline.errors import IntegrityError, SourceMissing, UsageError, few
-from pipeline.layout import write_whole
+from pipeline.errors import IntegrityError, SourceMissing, UsageError, first_few
+from pipeline.layout import write_atomically
 from pipeline.store.files import crc32
 
 FORMAT: Final = "lite-shards 1"
-TENSOR, TUPLE, PAIRS = "$tensor", "$tuple", "$pairs"  # what JSON has no word for
-SHOWN: Final = 7  # problems in a message
+TENSOR, TUPLE, PAIRS = "$tensor", "$tuple", "$pairs"  # tags for what JSON cannot represent
 
 
 def save(path: str | Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write a checkpoint completely or not at all; a file of this name stays until the new one is whole.
+    """Write a checkpoint completely or not at all; an older file of the name stays until then.
 
-    values: what JSON can say (see `flatten` for what it cannot).
+    values: anything that JSON can represent (see `flatten` for what it cannot).
     """
     try:
         text = json.dumps(values)
@@ -37,17 +35,15 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], values: Mapping[str, A
         raise UsageError(f"{path}: values must be what JSON can say: {error}") from error
     copies = {name: _plain(tensor) for name, tensor in tensors.items()}
     header = {"format": FORMAT, "values": text, "crc32": str(_checksum(copies, text))}
-    write_whole(Path(path), serialise(copies, header))
+    write_atomically(Path(path), serialise(copies, header))
 
 
 def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the values that `save` was given."""
+    """Read the tensors, on the CPU, and the values that `save` was given."""
     tensors, header = read_safetensors(path)
     if header.get("format") != FORMAT or "values" not in header:
         found = header.get("format", "no format at all")
-        raise IntegrityError(
-            f"{path} is no checkpoint: needed the format {FORMAT!r}, found {found}"
-        )
+        raise IntegrityError(f"{path} is no checkpoint: needed the format {FORMAT!r}, found {found}")
     text = header["values"]
     if header.get("crc32") != str(_checksum(tensors, text)):
         raise IntegrityError(f"{path} is damaged: its checksum differs; take an older checkpoint")
@@ -56,7 +52,7 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and what its header says besides."""
+    """Read all tensors of a safetensors file and the metadata of its header."""
     if not Path(path).is_file():
         raise SourceMissing(f"{path}: there is no such file")
     try:
@@ -69,7 +65,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def flatten(tree: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Nested dicts, lists and tuples with tensors at the ends, as named tensors and JSON."""
+    """Turn nested dicts, lists and tuples with tensor leaves into named tensors and JSON values."""
     tensors: dict[str, Tensor] = {}
 
     def describe(node: Any, name: str) -> Any:
@@ -90,7 +86,7 @@ def flatten(tree: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
 
 
 def unflatten(tensors: Mapping[str, Tensor], values: Any) -> Any:
-    """What `flatten` was given."""
+    """Restore what `flatten` was given."""
     if isinstance(values, list):
         return [unflatten(tensors, item) for item in values]
     if not isinstance(values, dict):
@@ -108,30 +104,29 @@ def unflatten(tensors: Mapping[str, Tensor], values: Any) -> Any:
 
 
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
-    """Set all parameters and buffers of a module; names and shapes must be its own, exactly.
+    """Set all parameters and buffers of a module; names and shapes must match exactly.
 
-    source: what the tensors are from, for the message.
+    source: where the tensors are from, for error messages.
     """
     needed = module.state_dict()
     problems = []
     missing, extra = [key for key in needed if key not in tensors], [*(tensors.keys() - needed)]
     if missing:
-        problems.append(f"it lacks {few(missing)}")
+        problems.append(f"it lacks {first_few(missing)}")
     if extra:
-        problems.append(f"it has {few(sorted(extra))}, which the network has not")
+        problems.append(f"it has {first_few(sorted(extra))}, which the network has not")
     for name in needed.keys() & tensors.keys():
         if needed[name].shape != tensors[name].shape:
             wanted, found = (list(of[name].shape) for of in (needed, tensors))
             problems.append(f"{name} has the shape {found} and not {wanted}")
     if problems:
-        shown = "; ".join(problems[:SHOWN])
-        kind = type(module).__name__
-        raise IntegrityError(f"{source} does not fit this network ({kind}): {shown}")
+        kind, listed = type(module).__name__, first_few(problems, "; ")
+        raise IntegrityError(f"{source} does not fit this network ({kind}): {listed}")
     module.load_state_dict(dict(tensors))
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, source: object) -> None:
-    """Set an optimiser's `state_dict`; the tensors get the memory format of the parameters."""
+    """Set an optimiser's state; its tensors get the memory format of the parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         moments = {key: dict(value) for key, value in state["state"].items()}
@@ -156,14 +151,12 @@ def _same_shape(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A copy that shares no memory, in the order of its dimensions."""
+    """A contiguous copy on the CPU that shares no memory with others."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
     value = crc32(text.encode())
     for name in sorted(tensors):
-        value = crc32(
-            tensors[name].reshape(-1).view(torch.uint8).numpy(), crc32(name.encode(), value)
-        )
+        value = crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc32(name.encode(), value))
     return int(value)

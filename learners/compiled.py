@@ -1,4 +1,4 @@
-"""Networks compiled by torch: the same values to rounding, in less time once the minutes of compiling are over."""
+"""Networks run through `torch.compile`: equal values up to rounding, faster after minutes of compiling."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from learners.learner import StagedLearner
+from learners.learner import MetaLearner
 from pipeline.errors import UsageError
 
 COMPILERS: Final = ("g++", "clang++")  # what torch looks for besides $CXX
 
 
-def compile_networks(learner: StagedLearner) -> None:
-    """Backbone and set encoder run compiled from now on; parameters and their names stay as they are.
+def compile_networks(learner: MetaLearner) -> None:
+    """Make a learner's networks run compiled; parameters and their names stay as they are.
 
-    Each is compiled at its first use. A batch of any size uses the same code, so what comes out does not
-    depend on the sizes that came before. Raises UsageError where torch cannot compile.
+    Each is compiled at its first use. Batches of all sizes use the same code, so outputs do not depend on the
+    sizes that came before. Raises UsageError where torch cannot compile.
     """
     check_compiler(next(learner.parameters()).device)
-    for network in (learner.backbone, learner.encoder):
-        if network is not None:
-            network.forward = Compiled(network)
+    for network in learner.networks:
+        network.forward = CompiledForward(network)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -41,7 +40,7 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
-class Compiled:
+class CompiledForward:
     """The forward pass of a network, for batches of any size."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -51,7 +50,7 @@ class Compiled:
         self._forward = torch.compile(network.forward)
 
     def __call__(self, images: Tensor, *film: Sequence[Tensor]) -> Tensor:
-        """What the network says of images, with FiLM if it was given."""
+        """Run the network on images, with FiLM if given."""
         self._mark(images, 0)
         vectors: Tensor = self._forward(images, *film)
         return vectors

@@ -1,4 +1,4 @@
-"""The labels of a support set, checked once: whatever comes after may rely on them."""
+"""The labels of a support set, checked once, so that later stages can rely on them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError, few
-
-NAMED = 10  # classes that an error names; a thousand would hide the sentence
+from pipeline.errors import UsageError, first_few
 
 
 class SameSize(NamedTuple):
-    """The classes with one number of support units."""
+    """The classes that have the same number of support units."""
 
     shots: int
     classes: NDArray[np.int64]
     rows: NDArray[np.int64]
-    """classes x shots: where the units of each class stand."""
+    """The positions of each class's units, classes x shots."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +31,7 @@ class Labels:
 
     @classmethod
     def checked(cls, labels: torch.Tensor, way: int | None = None, clip: int = 1) -> Labels:
-        """From one label per image. The `clip` frames of a clip follow one another and share theirs."""
+        """Check one label per image; the `clip` adjacent frames of a clip share a label."""
         values = per_clip(labels, clip).cpu().numpy().astype(np.int64, copy=False)
         if not len(values):
             raise UsageError("a classifier needs support images, and the support set is empty")
@@ -42,12 +40,12 @@ class Labels:
         if len(outside):
             raise UsageError(
                 f"support labels are 0 to {way - 1} in a task of {way} classes, got also "
-                f"{few(outside.tolist(), NAMED)}; number the classes of each task from 0"
+                f"{first_few(outside.tolist())}; number the classes of each task from 0"
             )
         missing = np.setdiff1d(np.arange(way), values)
         if len(missing):
             raise UsageError(
-                f"every class needs a support image, and of {way} classes {few(missing.tolist(), NAMED)} have none; "
+                f"every class needs a support image, and of {way} classes {first_few(missing.tolist())} have none; "
                 "leave them out of the task or give each at least one image"
             )
         return cls(values, way)
@@ -57,13 +55,13 @@ class Labels:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Support units of each class."""
+        """The number of support units of each class."""
         return np.bincount(self.values, minlength=self.way)
 
     def averaging(self, like: torch.Tensor) -> torch.Tensor:
-        """The way x N matrix whose product with the features is each class's mean.
+        """The way x N matrix whose product with the features gives the class means.
 
-        A product, and not `index_add`, because that one adds in another order each time on a GPU.
+        A matrix product, because `index_add` adds in a different order each time on a GPU.
         """
         values = torch.from_numpy(self.values).to(like.device)
         chosen = values == torch.arange(self.way, device=like.device)[:, None]
@@ -71,7 +69,7 @@ class Labels:
         return chosen.to(like.dtype) / counts[:, None]
 
     def by_count(self) -> Iterator[SameSize]:
-        """Classes of equal size together, the smallest first."""
+        """Group the classes by their number of units, the smallest first."""
         order = np.argsort(self.values, kind="stable")
         starts = np.cumsum(self.counts) - self.counts
         for count in np.unique(self.counts):
@@ -81,7 +79,7 @@ class Labels:
 
 
 def per_clip(labels: torch.Tensor, clip: int) -> torch.Tensor:
-    """One label per clip from one label per image."""
+    """Reduce one label per image to one per clip."""
     if labels.ndim != 1 or labels.is_floating_point() or len(labels) % clip:
         raise UsageError(
             f"labels are whole numbers, one for each image, in whole clips of {clip}; got a tensor of "

@@ -1,4 +1,4 @@
-"""The processes that train together: one per GPU, started by torchrun, or this one alone."""
+"""The processes that work together under torchrun, one per GPU; or this process alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
-    """This process's place among them."""
+class ProcessGroup:
+    """This process's rank and device in the group, and the collectives it takes part in."""
 
     rank: int
     size: int
@@ -23,20 +23,21 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this one writes files and lines."""
+        """Whether this process writes files and prints: rank 0."""
         return self.rank == 0
 
     def add(self, gradients: Sequence[Tensor]) -> None:
-        """Every process's gradients become the sum of all; one message for all tensors."""
+        """All-reduce gradients in place, as one flat tensor."""
         if self.size > 1:
             flat = _flat(gradients)
             distributed.all_reduce(flat)
-            for gradient, total in zip(gradients, _cut(flat, gradients), strict=True):
+            for gradient, total in zip(gradients, _split_like(flat, gradients), strict=True):
                 gradient.copy_(total)
 
     def add_in_order(self, gradients: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
-        """Add each process's gradients to `sums`, in the order of ranks: the same bits for any number of
-        processes if a task's number decides its rank.
+        """Add the gradients of all ranks to `sums` in rank order.
+
+        This gives the same bits for any number of processes, if a task's number decides its rank.
         """
         own = _flat(gradients)
         parts = [own]
@@ -44,59 +45,61 @@ class Team:
             parts = [torch.empty_like(own) for _ in range(self.size)]
             distributed.all_gather(parts, own)
         for part in parts:
-            for total, gradient in zip(sums, _cut(part, sums), strict=True):
+            for total, gradient in zip(sums, _split_like(part, sums), strict=True):
                 total.add_(gradient)
 
     def gather(self, values: Tensor) -> Tensor:
-        """Everybody's values, joined in the order of ranks; they may differ in length by any number."""
+        """Concatenate the values of all ranks, in rank order; lengths may differ."""
         if self.size == 1:
             return values
-        found: list[list[float]] = [[] for _ in range(self.size)]
-        distributed.all_gather_object(found, values.tolist())
-        return torch.tensor([value for part in found for value in part], dtype=values.dtype)
+        gathered: list[list[float]] = [[] for _ in range(self.size)]
+        distributed.all_gather_object(gathered, values.tolist())
+        return torch.tensor([value for part in gathered for value in part], dtype=values.dtype)
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001
-        """Whether any process says so."""
+        """Whether the flag is set in any process."""
         if self.size == 1:
             return flag
-        told = torch.tensor([float(flag)], device=self.device)
-        distributed.all_reduce(told)
-        return bool(told.item())
+        total = torch.tensor([float(flag)], device=self.device)
+        distributed.all_reduce(total)
+        return bool(total.item())
 
 
 @contextmanager
-def team(device: str) -> Iterator[Team]:
-    """Join the others, if torchrun started several."""
+def join_processes(device: str) -> Iterator[ProcessGroup]:
+    """Join the process group that torchrun started; a group of one without torchrun."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    place = _place(device)
+    own_device = choose_device(device)
     if size == 1:
-        yield Team(0, 1, place)
+        yield ProcessGroup(0, 1, own_device)
         return
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if own_device.type == "cuda" else "gloo")
     try:
-        yield Team(rank, size, place)
+        yield ProcessGroup(rank, size, own_device)
     finally:
         distributed.destroy_process_group()
 
 
-def _place(device: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if device == "auto":
-        device = "cuda" if there else "cpu"
-    if device.startswith("cuda") and not there:
-        raise UsageError(f"--device {device} needs a GPU that PyTorch can use, and it finds none")
-    if device == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-        return place
-    return torch.device(device)
+def choose_device(text: str | torch.device) -> torch.device:
+    """The device that a `--device` means: auto is a GPU where there is one; cuda is this rank's own GPU."""
+    has_gpu = torch.cuda.is_available()
+    try:
+        device = torch.device(("cuda" if has_gpu else "cpu") if text == "auto" else text)
+    except RuntimeError as error:
+        raise UsageError(f"a device is cpu, cuda, cuda:1, ... or auto; got {text!r}") from error
+    if device.type == "cuda" and not has_gpu:
+        raise UsageError(f"the device {text} needs a GPU that PyTorch can use, and it finds none")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+        torch.cuda.set_device(device)
+    return device
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def _cut(flat: Tensor, like: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The inverse of `_flat`, given tensors of the shapes."""
+def _split_like(flat: Tensor, like: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Split what `_flat` joined into tensors of the shapes of `like`."""
     parts = torch.split(flat, [tensor.numel() for tensor in like])
     return (part.view_as(tensor) for part, tensor in zip(parts, like, strict=True))

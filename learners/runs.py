@@ -1,81 +1,116 @@
-"""A training run's learner, for whoever uses it: its weights, and what it is."""
+"""Training runs on disk: the learner in a checkpoint, the settings, and the datasets that were trained on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from torch import nn
-
 from learners import checkpoint
-from learners.methods.catalogue import About, make
+from learners.learner import MetaLearner
+from learners.methods.catalogue import LearnerInfo, make_learner
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
+from pipeline.settings import read_json, typed
 from pipeline.shardset import ShardSet
 
 SETTINGS_FILE: Final = "config.json"
-LAST: Final = "last.safetensors"
-BEST: Final = "best.safetensors"
+LAST_CHECKPOINT: Final = "last.safetensors"
+BEST_CHECKPOINT: Final = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """The values of a checkpoint beside its tensors."""
+
+    tasks: int = 0
+    """Episodes that the weights have seen."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """`LearnerInfo.described`."""
+    state: Any = None
+    """The structure of learner and optimiser, for `checkpoint.unflatten`."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Validation accuracies of the best weights, by dataset."""
+    validated: int = 0
+    """Episodes at the last validation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """The settings of a run that others than `train.py` need."""
+
+    shards: str
+    datasets: tuple[str, ...] = ()
+    orbit: str = ""
+    h: int = 40
+    sampler: str = "neyman"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """On the CPU; nothing but the file was needed to make it."""
+class TrainedRun:
+    """A learner loaded from a checkpoint, on the CPU."""
 
-    net: nn.Module
-    about: About
+    net: MetaLearner
+    info: LearnerInfo
     tasks: int
     """Episodes that it was trained on."""
     file: Path
 
 
-def load(place: str | Path) -> Trained:
-    """A checkpoint, or a run's: its best one if validation chose one, else its last."""
-    file = _file(Path(place))
+def load_run(place: str | Path) -> TrainedRun:
+    """Load a checkpoint, or that of a run's folder: the best one if validation chose one, else the last."""
+    file = _checkpoint_file(Path(place))
+    state, info, trees = read_checkpoint(file)
+    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation)
+    checkpoint.load_module(net, trees["learner"], file)
+    return TrainedRun(net, info, state.tasks, file)
+
+
+def read_checkpoint(file: Path) -> tuple[RunState, LearnerInfo, dict[str, Any]]:
+    """The values of a checkpoint, what its learner is, and the state of `learner` and `optimizer`."""
     tensors, values = checkpoint.load(file)
     if "classifier" in values:
-        raise UsageError(
-            f"{file} is a classifier that has adapted already; PortableClassifier.load uses it"
-        )
-    about = About.from_described(values.get("about", {}), file)
-    net = make(about.learner, about.backbone, normalisation=about.normalisation)
-    state = checkpoint.unflatten(tensors, values["state"])
-    checkpoint.load_module(net, state["learner"], file)
-    return Trained(net, about, int(values["tasks"]), file)
+        raise UsageError(f"{file} is a classifier that has adapted already; PortableClassifier.load uses it")
+    state = typed(values, RunState, str(file))
+    info = LearnerInfo.from_described(state.about, file)
+    trees = checkpoint.unflatten(tensors, state.state)
+    if not isinstance(trees, dict) or not isinstance(trees.get("learner"), dict):
+        raise IntegrityError(f"{file} holds no learner's state; take an older checkpoint")
+    return state, info, trees
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a run, as `train.py` saved them."""
+    """The settings that `train.py` saved in a run's folder."""
     path = folder / SETTINGS_FILE
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceMissing(f"{folder} is no training run: it has no {SETTINGS_FILE}") from None
-    except ValueError as error:
-        raise IntegrityError(f"{path} is damaged: {error}") from error
+    values = read_json(path, f"{folder} is no training run: it has no {SETTINGS_FILE}")
+    if not isinstance(values, dict):
+        raise IntegrityError(f"{path} is damaged: it holds no settings by name")
     return values
 
 
-def training_datasets(
-    shards: ShardSet, names: Sequence[str], *, orbit: bool
-) -> Mapping[str, Dataset]:
-    """The datasets that a run's training episodes come from: those named, or all that can be trained on."""
+def read_run_settings(folder: Path) -> RunSettings:
+    """The settings of a run that others than `train.py` need."""
+    values, names = read_settings(folder), {f.name for f in fields(RunSettings)}
+    known = {name: value for name, value in values.items() if name in names}
+    return typed(known, RunSettings, str(folder / SETTINGS_FILE))
+
+
+def training_datasets(shards: ShardSet, names: Sequence[str], *, orbit: bool) -> Mapping[str, Dataset]:
+    """The datasets that training episodes come from: those named, or all with a training split."""
     having = shards.with_split("train")
     if orbit:
         having = list(names[:1]) or ["orbit"]
     return {name: shards[name] for name in having if name in (names or having)}
 
 
-def _file(place: Path) -> Path:
+def _checkpoint_file(place: Path) -> Path:
     if place.is_file():
         return place
-    for name in (BEST, LAST):
+    for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
         if (place / name).is_file():
             return place / name
     raise SourceMissing(
-        f"{place} should be a checkpoint or the folder of a run with {BEST} or {LAST} in it, and "
+        f"{place} should be a checkpoint or the folder of a run with {BEST_CHECKPOINT} or {LAST_CHECKPOINT} in it, and "
         f"{'has neither' if place.is_dir() else 'is not there'}; python train.py makes one"
     )

@@ -16,18 +16,12 @@ import torch
 import train
 from learners import checkpoint
 from learners import runs as trained
-from learners.processes import team
-from learners.training.components import make_learner
-from learners.training.config import Config, parse
-from learners.training.journal import Journal, records
+from learners.processes import join_processes
+from learners.training.components import initial_learner
+from learners.training.config import TrainingConfig, parse
+from learners.training.journal import RunJournal, read_records
 from pipeline.build.__main__ import main as build
-from pipeline.errors import (
-    IntegrityError,
-    Interrupted,
-    PipelineError,
-    SourceMissing,
-    UsageError,
-)
+from pipeline.errors import IntegrityError, PipelineError, RunInterrupted, SourceMissing, UsageError
 from tests.pipeline.sources.orbit.tree import make_orbit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +50,7 @@ def command(shards: Path, out: Path, *more: object) -> list[str]:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    tensors, _ = checkpoint.load(out / trained.LAST)
+    tensors, _ = checkpoint.load(out / trained.LAST_CHECKPOINT)
     return tensors
 
 
@@ -73,13 +67,13 @@ def whole(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_settings_metrics_and_weights(whole: Path) -> None:
-    steps = [line for line in records(whole) if line["kind"] == "step"]
+    steps = [line for line in read_records(whole) if line["kind"] == "step"]
     assert [line["tasks"] for line in steps] == [2, 4, 6, 8]
     assert all(0 <= line["accuracy"] <= 1 and line["loss"] > 0 for line in steps)
     assert {"images_per_second", "waiting", "memory_mb"} <= steps[0].keys()
-    assert Config.read(whole).learner == "protonets"
-    assert (whole / trained.BEST).exists()
-    (validation,) = [line for line in records(whole) if line["kind"] == "validation"]
+    assert TrainingConfig.read(whole).learner == "protonets"
+    assert (whole / trained.BEST_CHECKPOINT).exists()
+    (validation,) = [line for line in read_records(whole) if line["kind"] == "validation"]
     assert validation["datasets"].keys() == {"demo"}
 
 
@@ -102,7 +96,7 @@ def test_a_run_resumed_after_any_step_ends_in_the_same_bits(
     assert not same(weights(out), weights(whole))
     assert train.main(["--resume", str(out), "--tasks", "8"]) == 0
     assert same(weights(out), weights(whole))
-    steps = [line["tasks"] for line in records(out) if line["kind"] == "step"]
+    steps = [line["tasks"] for line in read_records(out) if line["kind"] == "step"]
     assert steps == [2, 4, 6, 8]
 
 
@@ -125,14 +119,14 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(
     out = tmp_path / "stopped"
     process = run(*command(demo, out, "--tasks", 8000, "--save-every", 8000))
     deadline = time.monotonic() + 120
-    while not records(out) and time.monotonic() < deadline:
+    while not read_records(out) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert f"--resume {out}" in said
-    done = checkpoint.load(out / trained.LAST)[1]["tasks"]
-    assert done == records(out)[-1]["tasks"]
+    done = checkpoint.load(out / trained.LAST_CHECKPOINT)[1]["tasks"]
+    assert done == read_records(out)[-1]["tasks"]
     longer = run(*command(demo, tmp_path / "longer", "--tasks", done))  # as many threads as before
     longer.communicate(timeout=120)
     assert longer.returncode == 0
@@ -143,14 +137,14 @@ def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path:
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     assert train.main(command(demo, whole, "--validate-every", 2)) == 0
     config, _ = parse(command(demo, out, "--validate-every", 2))
-    with team("cpu") as members:
-        run = train.Run.open(config, members, resume=False)
-        with Journal(out) as journal, pytest.raises(Interrupted):
+    with join_processes("cpu") as members:
+        run = train.TrainingRun.open(config, members, resume=False)
+        with RunJournal(out) as journal, pytest.raises(RunInterrupted):
             run.train(journal, [signal.SIGTERM])  # it came during the first step
-    assert [line["kind"] for line in records(out)] == ["step"]
+    assert [line["kind"] for line in read_records(out)] == ["step"]
     assert train.main(["--resume", str(out)]) == 0
     checks = [
-        [(line["tasks"], line["accuracy"], line["best"]) for line in records(folder)
+        [(line["tasks"], line["accuracy"], line["best"]) for line in read_records(folder)
          if line["kind"] == "validation"]
         for folder in (whole, out)
     ]  # fmt: skip
@@ -160,12 +154,9 @@ def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "learner"),
-    [("2021", ("simple_cnaps",)), ("2022", ("protonets", "--fit-temperature"))],
+    ("protocol", "learner"), [("2021", ("simple_cnaps",)), ("2022", ("protonets", "--fit-temperature"))]
 )
-def test_orbit_tasks_train_clip_by_clip(
-    tmp_path: Path, protocol: str, learner: tuple[str, ...]
-) -> None:
+def test_orbit_tasks_train_clip_by_clip(tmp_path: Path, protocol: str, learner: tuple[str, ...]) -> None:
     users = {"train": ("P100", "P118"), "validation": ("P194",)}
     source = make_orbit(tmp_path / "source", users=users, frames=60)
     shards, out = tmp_path / "orbit", tmp_path / "run"
@@ -173,14 +164,10 @@ def test_orbit_tasks_train_clip_by_clip(
     assert build([*flags, "--out", str(shards), "--encode", f"{SIZE}=raw"]) == 0
     options = ("--orbit", protocol, "--way", 0, "--mode", "clu-ve", "--learner", *learner)
     assert train.main(command(shards, out, *options, "--tasks", 4)) == 0
-    steps, (score,) = records(out)[:2], records(out)[2:]
+    steps, (score,) = read_records(out)[:2], read_records(out)[2:]
     assert [line["tasks"] for line in steps] == [2, 4]
-    frames = (
-        64 if protocol == "2021" else 59
-    )  # padded to clips; without the one that lacks the object
-    assert score["accuracy"] * 2 * 2 * frames == pytest.approx(
-        round(score["accuracy"] * 4 * frames)
-    )
+    frames = 64 if protocol == "2021" else 59  # padded to clips; without the one that lacks the object
+    assert score["accuracy"] * 2 * 2 * frames == pytest.approx(round(score["accuracy"] * 4 * frames))
 
 
 @pytest.mark.slow
@@ -201,7 +188,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(demo: Path, tmp_path: Pat
 def test_every_learner_trains(demo: Path, tmp_path: Path, learner: str) -> None:
     out = tmp_path / learner
     assert train.main(command(demo, out, "--learner", learner, "--tasks", 2)) == 0
-    before, _ = checkpoint.flatten({"learner": make_learner(Config.read(out), CPU).state_dict()})
+    before, _ = checkpoint.flatten({"learner": initial_learner(TrainingConfig.read(out), CPU).state_dict()})
     after = weights(out)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
@@ -211,7 +198,7 @@ def test_a_temperature_that_fits_is_found_once_and_kept(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main(command(demo, whole, "--fit-temperature")) == 0
-    found = trained.load(whole).net.temperature
+    found = trained.load_run(whole).net.temperature
     assert found != 1
     assert f"temperature {found:.3g}\n" in capsys.readouterr().out
     assert train.main(command(demo, parts, "--fit-temperature", "--tasks", 4)) == 0
@@ -230,7 +217,7 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
     out = tmp_path / "long"
     options = ("--tasks", 160, "--validation-tasks", 40, "--validate-every", 158)
     assert train.main(command(demo, out, *options)) == 0
-    steps = [line["accuracy"] for line in records(out) if line["kind"] == "step"]
+    steps = [line["accuracy"] for line in read_records(out) if line["kind"] == "step"]
     assert sum(steps[-20:]) / 20 > sum(steps[:20]) / 20 + 0.1
 
 
@@ -253,12 +240,10 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
         (["--weights", "missing.safetensors"], r"missing.safetensors"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    demo: Path, tmp_path: Path, options: list[str], message: str
-) -> None:
+def test_what_cannot_be_is_refused(demo: Path, tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         train.main([*command(demo, tmp_path / "x"), *options])
-    assert not (tmp_path / "x" / trained.LAST).exists()
+    assert not (tmp_path / "x" / trained.LAST_CHECKPOINT).exists()
 
 
 def test_an_unknown_flag_is_a_usage_error(demo: Path, tmp_path: Path) -> None:
@@ -282,15 +267,13 @@ def test_a_run_goes_on_with_the_settings_it_began_with(whole: Path) -> None:
 def test_a_damaged_checkpoint_is_said(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
     assert train.main(command(demo, out, "--tasks", 2)) == 0
-    data = (out / trained.LAST).read_bytes()
-    (out / trained.LAST).write_bytes(data[: len(data) // 2])
+    data = (out / trained.LAST_CHECKPOINT).read_bytes()
+    (out / trained.LAST_CHECKPOINT).write_bytes(data[: len(data) // 2])
     with pytest.raises(IntegrityError, match=r"last.safetensors"):
         train.main(["--resume", str(out), "--tasks", "4"])
 
 
-def test_training_that_diverges_stops_and_keeps_the_last_good_weights(
-    demo: Path, tmp_path: Path
-) -> None:
+def test_training_that_diverges_stops_and_keeps_the_last_good_weights(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "diverged"
     with pytest.raises(IntegrityError, match=r"diverged.*lower --lr"):
         train.main(command(demo, out, "--lr", 1e30))

@@ -1,8 +1,8 @@
 """Heads: the features of a support set become a classifier of features.
 
-A head works in two steps. `fit` looks at the support set, once per task; `logits` then looks at queries,
-batch by batch. What passes between them is a tuple of tensors, so that gradients can be gathered on it.
-Logits are right up to a constant per query, which neither a loss nor a probability sees.
+A head works in two steps: `fit` reads the support features, once per task; `logits` then reads query features,
+batch by batch. The state between them is a tuple of tensors, on which gradients can accumulate. Logits are exact
+up to a constant per query, which changes neither a loss nor a probability.
 """
 
 from __future__ import annotations
@@ -18,31 +18,29 @@ from torch import nn
 from learners.labels import Labels
 
 State: TypeAlias = tuple[torch.Tensor, ...]
-
-
-_ONE_AT_A_TIME: Final = threading.RLock()
+_TF32_LOCK: Final = threading.RLock()
 
 
 class Head(nn.Module):
-    """Per-class tensors from support features, and logits from those."""
+    """A classifier of features, fitted to a support set in `fit` and applied in `logits`."""
 
     def fit(self, features: torch.Tensor, labels: Labels) -> State:
-        """What queries need to know of the support set; features are N x d."""
+        """Compute what `logits` needs from the N x d support features."""
         raise NotImplementedError
 
     def logits(self, state: State, queries: torch.Tensor) -> torch.Tensor:
-        """M x way, from the queries' M x d features."""
+        """Compute M x way logits of the M x d query features."""
         raise NotImplementedError
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32: a head's sums and inverses need all of float32. Backward passes, too.
+    """Turn off autocast and TF32: a head's sums and inverses need all of float32, backward as well.
 
-    TF32 is the process's, so one thread at a time may have it off.
+    TF32 is a setting of the whole process, so one thread at a time may turn it off.
     """
     matmul = torch.backends.cuda.matmul
-    with _ONE_AT_A_TIME:
+    with _TF32_LOCK:
         before = matmul.fp32_precision
         try:
             matmul.fp32_precision = "ieee"

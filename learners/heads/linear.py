@@ -10,11 +10,11 @@ from learners.heads.base import Head, State, full_precision
 from learners.labels import Labels
 
 
-class Linear(Head):
-    """A linear layer on features. It begins at zero, where every class is as likely, and is then trained."""
+class LinearHead(Head):
+    """A linear layer that starts at zero, where all classes are equally likely, and is then trained."""
 
     def fit(self, features: Tensor, labels: Labels) -> State:
-        """Where descent begins."""
+        """Zero weights and bias."""
         return features.new_zeros(labels.way, features.shape[1]), features.new_zeros(labels.way)
 
     def logits(self, state: State, queries: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class Linear(Head):
 
 
 class LinearGenerator(Head):
-    """Two small networks turn each class's mean into the weights and the bias of a linear layer (CNAPs)."""
+    """A linear layer whose weights and bias two small networks generate from each class's mean (CNAPs)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -41,6 +41,4 @@ class LinearGenerator(Head):
 
 
 def _three_layers(dim: int, out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(dim, out), nn.ELU(), nn.Linear(out, out), nn.ELU(), nn.Linear(out, out)
-    )
+    return nn.Sequential(nn.Linear(dim, out), nn.ELU(), nn.Linear(out, out), nn.ELU(), nn.Linear(out, out))

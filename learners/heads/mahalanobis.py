@@ -5,16 +5,16 @@ Class c's distance is (x - mean_c)^T P_c (x - mean_c) with
     P_c = (lam Cov_c + (1 - lam) Cov + I)^-1,    lam = k / (k + 1),    k the class's support units.
 
 Let X be the centred features (N x d), w = (N - 1)(k + 1), B = S + w I with S = X^T X. Then (1 - lam) Cov + I
-is B / w, and what is a class's own has rank k - 1: a k x k correction by Woodbury's identity. With fewer units
+is B / w, and the class's own part has rank k - 1: a k x k correction by Woodbury's identity. With fewer units
 than dimensions the same holds with the Gram matrix S = X X^T, N x N instead of d x d:
 
     primal (N >= d)   distance = w (r^T B^-1 r - |F_c B^-1 r|^2),                   r = x - mean_c
     dual   (N < d)    distance = |x - mean_c|^2 - r^T B^-1 r - |F_c B^-1 r|^2,      r = X (x - mean_c)
 
-In the eigenvectors of S, found once, every B is diagonal whatever w is. They serve as a fixed frame: gradients
-flow through S as it is written in that frame, never through the eigenvectors. Nothing is truncated: logits and
-gradients are those of the inverses. |x - mean|^2, the same for every class, is left out of the dual form: a
-large number that would cancel.
+In the eigenvectors of S, computed once, every B is diagonal for any w. They serve as a fixed frame: gradients
+flow through S as written in that frame, never through the eigenvectors. Nothing is truncated: logits and
+gradients equal those of the inverses. |x - mean|^2 is the same for every class, so the dual form leaves it out:
+a large number that would cancel.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from learners.heads.base import Head, State
 from learners.labels import Labels, SameSize
 from pipeline.errors import PipelineError, check_choice
 
-OneShot: TypeAlias = Literal["zero", "official"]
-TINY: Final = 1e-30  # the square root has no gradient at a variance of zero
+OneShotCovariance: TypeAlias = Literal["zero", "official"]
+LEAST_VARIANCE: Final = 1e-30  # the square root has no gradient at a variance of zero
 
 
-class _Frame(NamedTuple):
-    """The support set as seen in the eigenvectors of S; n is N in the dual form, d in the primal."""
+class _EigenFrame(NamedTuple):
+    """The support set in the eigenvectors of S; n is N in the dual form, d in the primal."""
 
     axes: torch.Tensor
-    """d x n: a deviation from the mean of all units becomes r."""
+    """d x n: maps a deviation from the mean of all units to r."""
     kernel: torch.Tensor
     """n x n: S. Its value is diagonal, its gradient is not."""
     values: torch.Tensor
-    """n: that diagonal."""
+    """n: the diagonal of S."""
     units: torch.Tensor
-    """N x n: what the classes' corrections are made of."""
+    """N x n: the units in this frame, from which the classes' corrections are made."""
     dual: bool
 
 
-class _Group(NamedTuple):
+class _ClassGroup(NamedTuple):
     """Classes with the same number of support units."""
 
     classes: torch.Tensor
     inverse: torch.Tensor
     """n: the diagonal of B^-1."""
     squares: torch.Tensor
-    """classes: r^T B^-1 r of the class's mean, r as seen from the mean of all units."""
+    """classes: r^T B^-1 r of the class's mean, with r relative to the mean of all units."""
     own: torch.Tensor
     """classes x rank x n: F_c."""
     shifts: torch.Tensor
@@ -63,14 +63,14 @@ class _Group(NamedTuple):
     """w in the primal form, 1 in the dual."""
 
 
-class Mahalanobis(Head):
+class MahalanobisHead(Head):
     """Minus the squared Mahalanobis distance to each class's mean.
 
     one_shot: the covariance of a class with one support unit. zero: none. official: what the official codes
     compute, the variance of that unit's feature across its dimensions, added to every entry of the matrix.
     """
 
-    def __init__(self, one_shot: OneShot = "zero") -> None:
+    def __init__(self, one_shot: OneShotCovariance = "zero") -> None:
         super().__init__()
         check_choice(one_shot, ("zero", "official"), "one_shot")
         self.one_shot = one_shot
@@ -84,7 +84,7 @@ class Mahalanobis(Head):
         for same in labels.by_count():
             variances = None
             if quirk and same.shots == 1:
-                variances = _across(features[_index(same.rows[:, 0], features)])
+                variances = _variances_across_dimensions(features[_index(same.rows[:, 0], features)])
             state += _group(frame, same, means, variances)
         return state
 
@@ -94,7 +94,7 @@ class Mahalanobis(Head):
         moved = queries - mean
         seen, seen_means = moved @ axes, means @ axes
         inverses = torch.stack([group.inverse for group in groups])[:, None]
-        solved = _Inverse.apply(kernel, inverses, seen)
+        solved = _InverseProduct.apply(kernel, inverses, seen)
         sign = 1 if axes.shape[1] < axes.shape[0] else -1
         parts = []
         for group, inner in zip(groups, solved, strict=True):
@@ -104,33 +104,31 @@ class Mahalanobis(Head):
             own = (own - group.shifts).square().sum(2)
             parts.append(group.weight * (sign * near + own))
         order = torch.cat([group.classes for group in groups]).argsort()
-        found = torch.cat(parts, 1)[:, order]
-        return found + 2 * moved @ means.T - means.square().sum(1) if sign > 0 else found
+        logits = torch.cat(parts, 1)[:, order]
+        return logits + 2 * moved @ means.T - means.square().sum(1) if sign > 0 else logits
 
 
-class _Inverse(torch.autograd.Function):
-    """Rows times B^-1, for several w at once: diagonal in value, and a full matrix's in gradient."""
+class _InverseProduct(torch.autograd.Function):
+    """Rows times B^-1, for several w at once: a diagonal product forward, a full matrix's gradient backward."""
 
     @staticmethod
-    def forward(
-        ctx: Any, _kernel: torch.Tensor, inverse: torch.Tensor, rows: torch.Tensor
-    ) -> torch.Tensor:
-        found = rows * inverse
-        ctx.save_for_backward(inverse, found)
+    def forward(ctx: Any, _kernel: torch.Tensor, inverse: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        products = rows * inverse
+        ctx.save_for_backward(inverse, products)
         ctx.shape = rows.shape
-        return found
+        return products
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
-        inverse, found = ctx.saved_tensors
+        inverse, products = ctx.saved_tensors
         rows = gradient * inverse
         size = rows.shape[-1]
-        kernel = -rows.reshape(-1, size).T @ found.reshape(-1, size)
+        kernel = -rows.reshape(-1, size).T @ products.reshape(-1, size)
         return kernel, None, rows.sum_to_size(ctx.shape)
 
 
-def _frame(centred: torch.Tensor, *, dual: bool) -> _Frame:
+def _frame(centred: torch.Tensor, *, dual: bool) -> _EigenFrame:
     with torch.no_grad():
         matrix = centred @ centred.T if dual else centred.T @ centred
         if not torch.isfinite(matrix).all():
@@ -142,15 +140,15 @@ def _frame(centred: torch.Tensor, *, dual: bool) -> _Frame:
     values = values.clamp_min(0)
     if dual:
         axes = centred.T @ vectors
-        return _Frame(axes, axes.T @ axes, values, vectors, dual)
+        return _EigenFrame(axes, axes.T @ axes, values, vectors, dual)
     units = centred @ vectors
-    return _Frame(vectors, units.T @ units, values, units, dual)
+    return _EigenFrame(vectors, units.T @ units, values, units, dual)
 
 
 def _group(
-    frame: _Frame, same: SameSize, means: torch.Tensor, variances: torch.Tensor | None
-) -> _Group:
-    """`variances`: one for each class, if the codes' covariance of single units is wanted."""
+    frame: _EigenFrame, same: SameSize, means: torch.Tensor, variances: torch.Tensor | None
+) -> _ClassGroup:
+    """`variances`: one for each class, for the official codes' covariance of single units."""
     classes = _index(same.classes, means)
     weight = max(len(frame.units) - 1, 1) * (same.shots + 1)
     inverse = 1 / (frame.values + weight)
@@ -158,15 +156,15 @@ def _group(
         columns, diagonal = _deviations(frame, same, weight)
     else:
         diagonal = 1 / weight
-        columns = variances.clamp_min(TINY).sqrt()[:, None, None] * frame.axes.sum(0)
-    solved = _Inverse.apply(frame.kernel, inverse, columns)
+        columns = variances.clamp_min(LEAST_VARIANCE).sqrt()[:, None, None] * frame.axes.sum(0)
+    solved = _InverseProduct.apply(frame.kernel, inverse, columns)
     small = (-1 if frame.dual else 1) * columns @ solved.mT
     one = torch.eye(columns.shape[1], dtype=columns.dtype, device=columns.device)
     root = torch.linalg.cholesky(small + diagonal * one)
     own = torch.linalg.solve_triangular(root, columns, upper=False)
     seen = means[classes] @ frame.axes
-    near = _Inverse.apply(frame.kernel, inverse, seen)
-    return _Group(
+    near = _InverseProduct.apply(frame.kernel, inverse, seen)
+    return _ClassGroup(
         classes=classes,
         inverse=inverse,
         squares=(seen * near).sum(1),
@@ -176,8 +174,8 @@ def _group(
     )
 
 
-def _deviations(frame: _Frame, same: SameSize, weight: int) -> tuple[torch.Tensor, float]:
-    """classes x rank x n: each unit less its class's mean; and what is added to their products."""
+def _deviations(frame: _EigenFrame, same: SameSize, weight: int) -> tuple[torch.Tensor, float]:
+    """Each unit minus its class's mean, classes x rank x n; and the diagonal added to their products."""
     if same.shots == 1:
         return frame.units.new_zeros(len(same.classes), 0, len(frame.values)), 1.0
     rows = frame.units[_index(same.rows, frame.units)]
@@ -188,15 +186,15 @@ def _deviations(frame: _Frame, same: SameSize, weight: int) -> tuple[torch.Tenso
     return own**0.5 * columns, 1 / weight
 
 
-def _across(features: torch.Tensor) -> torch.Tensor:
+def _variances_across_dimensions(features: torch.Tensor) -> torch.Tensor:
     """lam = 1/2 times the variance of each row."""
     return features.var(1) / 2 if features.shape[1] > 1 else features.new_zeros(len(features))
 
 
-def _groups(tensors: list[torch.Tensor]) -> Iterator[_Group]:
-    size = len(_Group._fields)
+def _groups(tensors: list[torch.Tensor]) -> Iterator[_ClassGroup]:
+    size = len(_ClassGroup._fields)
     for begin in range(0, len(tensors), size):
-        yield _Group(*tensors[begin : begin + size])
+        yield _ClassGroup(*tensors[begin : begin + size])
 
 
 def _index(places: Any, like: torch.Tensor) -> torch.Tensor:

@@ -14,23 +14,28 @@ from pipeline.errors import UsageError
 COSINE_TEMPERATURE: Final = 0.1
 
 
-class Prototypes(Head):
-    """Nearness to each class's mean, over a temperature.
+class PrototypeHead(Head):
+    """Similarity to each class's mean, divided by a temperature.
 
-    Features of pretrained networks may lie so far apart that at temperature 1 every softmax is 0 or 1, and only
-    the queries that are wrong have a gradient. A buffer, so that a checkpoint keeps it.
+    Features of pretrained networks can lie so far apart that at temperature 1 every softmax is 0 or 1, and only
+    misclassified queries have a gradient. The temperature is a buffer, so a checkpoint keeps it.
     """
 
     temperature: torch.Tensor
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise UsageError(f"a temperature is positive, got {temperature}")
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer("temperature", torch.ones(()))
+        self.set_temperature(temperature)
+
+    def set_temperature(self, value: float) -> None:
+        """Divide logits by `value` from now on."""
+        if value <= 0:
+            raise UsageError(f"a temperature is positive, got {value}")
+        self.temperature.fill_(value)
 
 
-class Euclidean(Prototypes):
+class EuclideanPrototypes(PrototypeHead):
     """Minus the squared distance (Prototypical Networks, at temperature 1)."""
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -45,8 +50,8 @@ class Euclidean(Prototypes):
         return (2 * queries @ means.T - squares) / self.temperature
 
 
-class Cosine(Prototypes):
-    """The cosine of the angle: from -1 to 1, which is too little for a softmax over many classes."""
+class CosinePrototypes(PrototypeHead):
+    """Cosine similarity: from -1 to 1, too narrow for a softmax over many classes without a temperature."""
 
     def __init__(self, temperature: float = COSINE_TEMPERATURE) -> None:
         super().__init__(temperature)

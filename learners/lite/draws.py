@@ -1,7 +1,7 @@
 """Which support units (images or clips) carry gradient, and with what weight.
 
-Every draw but the papers' is unbiased: the expected weight of a unit, 0 when it is not drawn, is 1. A draw
-depends on its arguments and on the generator alone.
+Every draw but the papers' is unbiased: the expected weight of a unit, counting 0 when it is not drawn, is 1.
+A draw depends on its arguments and the random generator alone.
 """
 
 from __future__ import annotations
@@ -14,63 +14,59 @@ from numpy.typing import NDArray
 from learners.labels import Labels
 
 Scheme: TypeAlias = Literal["exact", "neyman", "stratified", "uniform", "none"]
-SPREAD: Final = 0.1  # the share of the chances that ignores the gradients' sizes
+UNIFORM_SHARE: Final = 0.1  # the share of the chances that ignores the gradients' sizes
 
 
-class Draw(NamedTuple):
-    """Units, ascending, and the weight of each one's gradient."""
+class SupportDraw(NamedTuple):
+    """The drawn units, ascending, and the weight of each one's gradient."""
 
     units: NDArray[np.int64]
     weights: NDArray[np.float64]
 
 
-def draw(
-    scheme: Scheme,
-    labels: Labels,
-    h: int,
-    rng: np.random.Generator,
-    sizes: NDArray[np.float64] | None = None,
-) -> Draw:
+def draw_support(
+    scheme: Scheme, labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64] | None = None
+) -> SupportDraw:
     """Draw `h` units without replacement; all of them, with weight 1, if there are no more.
 
-    exact: every unit whatever h is. none: no unit.
+    exact: every unit, whatever h is. none: no unit.
     uniform: any h, each with weight N / h.
     stratified: from each class in proportion to its units; weight k_c / n_c.
-    neyman: from each class so that the variance is least, given `sizes`, the norm of the loss's gradient
-        by each unit's feature; within a class in proportion to them.
-    With fewer units than classes the last two take h at systematic places along the units sorted by class.
+    neyman: from each class so that the variance is least, given `sizes`, the norm of the loss's gradient at
+        each unit's feature; within a class in proportion to the sizes.
+    If h is below the number of classes, the last two sample systematically along the units sorted by class.
     """
     total = len(labels)
     if scheme == "none" or (h == 0 and scheme != "exact"):
-        return Draw(np.empty(0, np.int64), np.empty(0))
+        return SupportDraw(np.empty(0, np.int64), np.empty(0))
     if scheme == "exact" or h >= total:
-        return Draw(np.arange(total), np.ones(total))
+        return SupportDraw(np.arange(total), np.ones(total))
     if scheme == "uniform":
         units = rng.choice(total, h, replace=False, shuffle=False)
-        return Draw(np.sort(units), np.full(h, total / h))
+        return SupportDraw(np.sort(units), np.full(h, total / h))
     known = sizes if scheme == "neyman" and _usable(sizes) else None
     usable = np.ones(total) if known is None else known
     if h < labels.way:
-        return _few(labels, h, rng, usable)
+        return _draw_systematically(labels, h, rng, usable)
     means = np.bincount(labels.values, usable, labels.way) / labels.counts
     return _from_classes(labels, allocate(labels.counts, means, h), rng, known)
 
 
-def unweighted(labels: Labels, h: int, rng: np.random.Generator) -> Draw:
-    """The papers' draw: h units, any, each with weight 1. Biased: of the support's share h / N remains."""
+def unweighted(labels: Labels, h: int, rng: np.random.Generator) -> SupportDraw:
+    """The papers' draw: h random units, each with weight 1. Biased: h / N of the support's gradient remains."""
     size = min(h, len(labels))
     units = rng.choice(len(labels), size, replace=False, shuffle=False)
-    return Draw(np.sort(units), np.ones(size))
+    return SupportDraw(np.sort(units), np.ones(size))
 
 
 def balanced(labels: Labels, h: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`h` units with the classes as equal as they can be, none of them empty; ascending."""
+    """Draw `h` units, balanced over classes, at least one of each; ascending."""
     size = min(max(h, labels.way), len(labels))
     return _from_classes(labels, allocate(labels.counts, 1 / labels.counts, size), rng).units
 
 
 def allocate(counts: NDArray[np.int64], means: NDArray[np.float64], h: int) -> NDArray[np.int64]:
-    """How many units to draw from each class: one at least, `h` in all, with the least variance.
+    """The number of units to draw from each class: at least one, `h` in total, with the least variance.
 
     The variance is the sum of (k_c s_c)^2 (1 / n_c - 1 / k_c), where k_c is the class's size and s_c the
     mean size of its units' gradients. It is convex in each n_c, so one unit at a time is optimal.
@@ -84,7 +80,7 @@ def allocate(counts: NDArray[np.int64], means: NDArray[np.float64], h: int) -> N
 
 
 def inclusion(sizes: NDArray[np.float64], h: int) -> NDArray[np.float64]:
-    """Chances in proportion to the sizes, none above 1, that add up to `h`."""
+    """Inclusion probabilities in proportion to the sizes, none above 1, that add up to `h`."""
     chances = np.zeros(len(sizes))
     free = np.ones(len(sizes), np.bool_)
     while True:
@@ -98,9 +94,9 @@ def inclusion(sizes: NDArray[np.float64], h: int) -> NDArray[np.float64]:
 
 
 def systematic(chances: NDArray[np.float64], start: float) -> NDArray[np.int64]:
-    """The places at which the running sum of the chances passes start, start + 1, ...; start below 1.
+    """The positions at which the running sum of the chances passes start, start + 1, ...; 0 <= start < 1.
 
-    Over all starts each place is taken as often as its chance says.
+    Over all starts, each position is drawn with its own chance.
     """
     sure = np.flatnonzero(chances >= 1)
     rest = np.flatnonzero(chances < 1)
@@ -110,15 +106,17 @@ def systematic(chances: NDArray[np.float64], start: float) -> NDArray[np.int64]:
     return np.concatenate([sure, rest[np.minimum(places, len(rest) - 1)]])
 
 
-def _few(labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64]) -> Draw:
-    """Fewer units than classes: neighbours along the order are alike, and rarely taken together."""
+def _draw_systematically(
+    labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64]
+) -> SupportDraw:
+    """Draw fewer units than classes: neighbours in the order are alike, and rarely drawn together."""
     total = len(labels)
     chances = _chances(sizes, h)
     shuffled = rng.permutation(total)
     rank = rng.permutation(labels.way)[labels.values[shuffled]]
     order = shuffled[np.argsort(rank, kind="stable")]
     units = np.sort(order[systematic(chances[order], float(rng.random()))])
-    return Draw(units, 1 / chances[units])
+    return SupportDraw(units, 1 / chances[units])
 
 
 def _from_classes(
@@ -126,8 +124,8 @@ def _from_classes(
     taken: NDArray[np.int64],
     rng: np.random.Generator,
     sizes: NDArray[np.float64] | None = None,
-) -> Draw:
-    """So many units of each class: any, or with `sizes` in proportion to them."""
+) -> SupportDraw:
+    """Draw a given number of units of each class: uniformly, or in proportion to `sizes`."""
     weights = np.zeros(len(labels))
     for label, count in enumerate(taken.tolist()):
         own = np.flatnonzero(labels.values == label)
@@ -142,15 +140,15 @@ def _from_classes(
             places = systematic(chances, float(rng.random()))
             weights[order[places]] = 1 / chances[places]
     units = np.flatnonzero(weights)
-    return Draw(units, weights[units])
+    return SupportDraw(units, weights[units])
 
 
 def _chances(sizes: NDArray[np.float64], h: int) -> NDArray[np.float64]:
-    """Of each unit to be among h: nearly in proportion to the sizes, and none is nought."""
+    """Each unit's chance to be among h: nearly in proportion to the sizes, and never zero."""
     known = sizes.sum() or 1.0
-    return inclusion((1 - SPREAD) * sizes / known + SPREAD / len(sizes), h)
+    return inclusion((1 - UNIFORM_SHARE) * sizes / known + UNIFORM_SHARE / len(sizes), h)
 
 
 def _usable(sizes: NDArray[np.float64] | None) -> bool:
-    """Whether chances can be made of them. If the loss has diverged, the trainer notices; not the draw."""
+    """Whether the sizes give chances. A diverged loss is for the trainer to notice, not for the draw."""
     return sizes is not None and bool(np.isfinite(sizes).all() and sizes.any())

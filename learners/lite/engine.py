@@ -1,10 +1,10 @@
 """LITE: the gradient of a task whose support set does not fit in memory.
 
-A loss depends on the support set through stages (see `learners.learner`). The engine computes the value of
-each stage for every support image, chunk by chunk, without a graph. Queries are then back-propagated, batch by
-batch, down to those values. Last, each stage is computed again with a graph, for all support images or for a
-few drawn ones with weights, and what the queries left is back-propagated through it. So values are exact
-always, memory is that of one chunk, and the draws (`learners.lite.draws`) decide how exact the gradient is.
+A loss depends on the support set through stages (see `learners.learner`). The engine computes each stage's
+value for every support image, chunk by chunk, without a graph. Queries are then back-propagated, batch by
+batch, down to those values. Last, each stage is recomputed with a graph, for all support images or for a few
+drawn ones with weights, and the gradients that the queries left are back-propagated through it. So values are
+always exact, memory is that of one chunk, and the draws (`learners.lite.draws`) decide how exact the gradient is.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from learners.labels import Labels
-from learners.learner import CHUNK, Passage, StagedLearner, Task
-from learners.lite.draws import Draw, Scheme, balanced, draw, unweighted
-from learners.lite.queries import Tally, batches
-from learners.lite.stages import Stage, Support
+from learners.lite.draws import Scheme, SupportDraw, balanced, draw_support, unweighted
+from learners.lite.queries import QueryTally, query_chunks
+from learners.lite.stages import Stage, StageNetworks, SupportStages
+from learners.task import DEFAULT_CHUNK, ChunkedPass, Task
 from pipeline.errors import UsageError, check_choice
 
-Sampler: TypeAlias = Literal[
+SamplerName: TypeAlias = Literal[
     "exact", "neyman", "stratified", "uniform", "none", "subsample", "paper-lite", "paper-orbit"
 ]
-SCHEMES: Final[dict[Sampler, tuple[Scheme, Scheme]]] = {  # of the backbone, of the encoder
+SCHEMES: Final[dict[SamplerName, tuple[Scheme, Scheme]]] = {  # of the backbone, of the encoder
     "exact": ("exact", "exact"),
     "neyman": ("neyman", "stratified"),
     "stratified": ("stratified", "stratified"),
@@ -36,8 +36,8 @@ SCHEMES: Final[dict[Sampler, tuple[Scheme, Scheme]]] = {  # of the backbone, of 
     "subsample": ("exact", "exact"),
 }
 PENALTY: Final = 0.001
-ENOUGH: Final = 1.5  # units in H for each class
-FEW: Final = (
+ENOUGH_PER_CLASS: Final = 1.5  # units in H for each class
+FEW_IN_H: Final = (
     "h={h} is less than 1.5 for each class of a task: gradients are noisy where a class has one support image "
     "in H or none; more of them cost time, and no memory"
 )
@@ -45,32 +45,33 @@ FEW: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lite:
-    """How a task's gradient is taken.
+    """How a task's gradient is computed.
 
     sampler: which support units carry gradient through the backbone. exact, neyman, stratified, uniform and
-        none are those of `learners.lite.draws`. Three more are methods of their own, all biased:
-        subsample: h units, the classes as equal as can be, are the whole support set: the naive baseline.
+        none are described in `learners.lite.draws`. The other three are biased:
+        subsample: h units, balanced over classes, replace the whole support set: the naive baseline.
         paper-lite: the VTAB+MD code's. Each batch of queries has an H of its own, the same for encoder and
             backbone, with weight 1; the batches' mean losses are added up, and the penalty with each.
         paper-orbit: the ORBIT code's. The same, with N / h times every loss but the penalty.
-        A batch is what the task's `queries` hand over, up to `chunk` images. Those codes do not divide the
-        penalty by the tasks of a step: multiply `penalty` by them to have theirs.
-    encoder_sampler: the set encoder's; by default stratified where the backbone's is neyman, else the same.
+        A batch is one element of the task's `queries`, up to `chunk` images. Those codes do not divide the
+        penalty by the tasks of a step: to reproduce that, multiply `penalty` by their number.
+    encoder_sampler: the sampler for the set encoder; by default stratified where the backbone's is neyman, else
+        the same as the backbone's.
     """
 
     h: int = 40
     """Support units (images or clips) in H."""
-    sampler: Sampler = "neyman"
+    sampler: SamplerName = "neyman"
     encoder_sampler: Scheme | None = None
-    chunk: int = CHUNK
+    chunk: int = DEFAULT_CHUNK
     """Images in memory with their graph at a time."""
     precision: torch.dtype | None = None
-    """Of autocast in encoder and backbone; generator and head have float32 always."""
+    """The autocast dtype of encoder and backbone; generator and head always use float32."""
     penalty: float = PENALTY
     """Weight of the FiLM regulariser, which counts once per task."""
 
     def __post_init__(self) -> None:
-        check_choice(self.sampler, get_args(Sampler), "the sampler")
+        check_choice(self.sampler, get_args(SamplerName), "the sampler")
         if self.h < 0 or self.chunk < 1:
             raise UsageError(f"h starts at 0 and chunk at 1, got h={self.h} and chunk={self.chunk}")
         if self.encoder_sampler is not None:
@@ -78,9 +79,7 @@ class Lite:
             if self.sampler not in get_args(Scheme):
                 raise UsageError(f"{self.sampler} rules the encoder, too; give it no other sampler")
         if self.sampler == "paper-orbit" and self.h == 0:
-            raise UsageError(
-                "paper-orbit divides by h, which then cannot be 0; the sampler none can"
-            )
+            raise UsageError("paper-orbit divides by h, which then cannot be 0; the sampler none can")
 
     @property
     def paper(self) -> bool:
@@ -89,52 +88,47 @@ class Lite:
 
     @property
     def samples(self) -> bool:
-        """Whether a stage goes through a drawn part of the support set."""
+        """Whether some stage is back-propagated for a drawn part of the support set only."""
         if self.sampler not in get_args(Scheme):
             return False
         return not {self.scheme("backbone"), self.scheme("encoder")} <= {"exact", "none"}
 
     def scheme(self, stage: Stage) -> Scheme:
-        """Of the backbone or of the encoder."""
+        """The scheme of a stage: backbone or encoder."""
         backbone, encoder = SCHEMES[self.sampler]
         return backbone if stage == "backbone" else self.encoder_sampler or encoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a task's queries came to."""
+    """The loss and accuracy of a task's queries."""
 
     loss: Tensor
-    """The mean over queries, without the penalty; like `correct` on the learner's device."""
+    """The mean over queries, without the penalty; on the learner's device, like `correct`."""
     correct: Tensor
-    """Queries that were classified rightly."""
+    """The number of queries classified correctly."""
     queries: int
     h: dict[Stage, int]
-    """How many support units were back-propagated through each stage that learns."""
+    """The number of support units back-propagated through each stage that learns."""
 
 
 @torch.enable_grad()
 def backward(
-    learner: StagedLearner,
-    task: Task,
-    settings: Lite,
-    rng: np.random.Generator,
-    *,
-    scale: float = 1.0,
+    learner: StageNetworks, task: Task, settings: Lite, rng: np.random.Generator, *, scale: float = 1.0
 ) -> Outcome:
     """Add `scale` times the gradient of a task's loss to `.grad` of the learner's parameters.
 
     The loss is the mean over all queries plus the penalty. Draws depend on `rng` alone: make it from the seed
-    and the episode's number. After an error, what was added is of no use.
+    and the episode's number. If this raises, `.grad` holds an incomplete gradient.
     """
-    passage = Passage(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
+    passage = ChunkedPass(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
     images, labels = task.images, Labels.checked(task.labels, task.way, task.clip)
     if settings.sampler == "subsample":
-        images, labels = _smaller(task, labels, balanced(labels, settings.h, rng))
-    support = Support(learner, images, labels, passage)
-    draws = _Draws(settings, labels, rng)
-    tally = Tally(task, support.device)
-    for batch, answers in batches(task, passage):
+        images, labels = _support_subset(task, labels, balanced(labels, settings.h, rng))
+    support = SupportStages(learner, images, labels, passage)
+    draws = _StageDraws(settings, labels, rng)
+    tally = QueryTally(task, support.device)
+    for batch, answers in query_chunks(task, passage):
         share = scale * _share(settings, task, labels, len(answers))
         tally.add(answers, *support.query(batch, tally.usable(answers), share))
         if settings.paper:
@@ -148,33 +142,33 @@ def backward(
     return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, support.used)
 
 
-class _Draws:
-    """The one place that knows which support units carry gradient."""
+class _StageDraws:
+    """The draws of one task: which support units carry gradient through each stage."""
 
     def __init__(self, settings: Lite, labels: Labels, rng: np.random.Generator) -> None:
         self._settings = settings
         self._labels = labels
         self._rng = rng
-        self._shared = Draw(np.empty(0, np.int64), np.empty(0))
-        few = 0 < settings.h < min(ENOUGH * labels.way, len(labels))
+        self._shared = SupportDraw(np.empty(0, np.int64), np.empty(0))
+        few = 0 < settings.h < min(ENOUGH_PER_CLASS * labels.way, len(labels))
         if few and not settings.paper and settings.samples:
-            warnings.warn(FEW.format(h=settings.h), stacklevel=4)
+            warnings.warn(FEW_IN_H.format(h=settings.h), stacklevel=4)
 
     def renew(self) -> None:
-        """Another H for the next batch of queries, the papers' way."""
+        """Draw another H for the next batch of queries, as the papers' codes do."""
         self._shared = unweighted(self._labels, self._settings.h, self._rng)
 
-    def __call__(self, stage: Stage, gradient: Tensor) -> Draw:
+    def __call__(self, stage: Stage, gradient: Tensor) -> SupportDraw:
         if self._settings.paper:
             return self._shared
         scheme, sizes = self._settings.scheme(stage), None
         if scheme == "neyman":
             sizes = gradient.norm(dim=1).double().cpu().numpy()
-        return draw(scheme, self._labels, self._settings.h, self._rng, sizes)
+        return draw_support(scheme, self._labels, self._settings.h, self._rng, sizes)
 
 
 def _share(settings: Lite, task: Task, labels: Labels, batch: int) -> float:
-    """What the loss of one query of a batch counts."""
+    """The weight of one query's loss."""
     if settings.sampler == "paper-lite":
         return 1 / batch
     if settings.sampler == "paper-orbit":
@@ -182,14 +176,14 @@ def _share(settings: Lite, task: Task, labels: Labels, batch: int) -> float:
     return task.clip / task.query_count
 
 
-def _smaller(task: Task, labels: Labels, units: np.ndarray) -> tuple[Tensor, Labels]:
-    """The support set of those units."""
+def _support_subset(task: Task, labels: Labels, units: np.ndarray) -> tuple[Tensor, Labels]:
+    """The support set reduced to the given units."""
     rows = (units[:, None] * task.clip + np.arange(task.clip)).ravel()
     images = task.images[torch.from_numpy(rows).to(task.images.device)]
     return images, Labels(labels.values[units], labels.way)
 
 
-def _penalise(learner: StagedLearner, weight: float) -> None:
+def _penalise(learner: StageNetworks, weight: float) -> None:
     penalty = learner.penalty()
     if penalty is not None and penalty.requires_grad and weight:
         torch.autograd.backward(weight * penalty)

@@ -1,4 +1,4 @@
-"""A task's queries: a chunk at a time, each once; whether they were what was said, and what they came to."""
+"""A task's queries: iterated in chunks, checked against what the task declares, and counted."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from learners.labels import per_clip
-from learners.learner import Passage, Task
+from learners.task import ChunkedPass, Task
 from pipeline.errors import UsageError
 
 
-def batches(task: Task, passage: Passage) -> Iterator[tuple[Tensor, Tensor]]:
-    """The queries with one label per unit, a chunk at most at a time."""
+def query_chunks(task: Task, passage: ChunkedPass) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the queries with one label per unit, at most a chunk at a time."""
     for images, labels in task.queries:
         if not len(images) == len(labels) > 0:
             raise UsageError(
@@ -23,8 +23,8 @@ def batches(task: Task, passage: Passage) -> Iterator[tuple[Tensor, Tensor]]:
         yield from zip(chunks, torch.split(per_clip(labels, task.clip), passage.units), strict=True)
 
 
-class Tally:
-    """Losses and answers of a task's queries, added up on the device; checked once, at the end."""
+class QueryTally:
+    """Sums of losses and correct answers over a task's queries, on the device; checked once, at the end."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self._wanted = task.query_count // task.clip
@@ -35,7 +35,7 @@ class Tally:
         self.seen = 0
 
     def usable(self, answers: Tensor) -> Tensor:
-        """Labels that a loss can be had for; on a GPU others would end the process."""
+        """Clamp labels into range, since labels out of range would kill a GPU process; `check` reports them."""
         return answers.to(self.loss.device).clamp(0, self._way - 1)
 
     def add(self, answers: Tensor, loss: Tensor, correct: Tensor) -> None:
@@ -45,7 +45,7 @@ class Tally:
         self.seen += len(answers)
 
     def check(self) -> None:
-        """Whether the queries were what the task said."""
+        """Raise UsageError unless the queries were what the task declared."""
         if self.seen != self._wanted:
             raise UsageError(
                 f"the task was said to have {self._wanted} queries and handed over {self.seen}; its loss is "

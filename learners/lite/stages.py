@@ -1,9 +1,9 @@
-"""A task's support set as values without a graph, and gradients sent back through the stages that made them."""
+"""The stages of one task: values without a graph, and gradients sent back through the stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -11,26 +11,36 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learners.heads.base import full_precision
+from learners.heads.base import Head, full_precision
 from learners.labels import Labels
-from learners.learner import Passage, StagedLearner
-from learners.lite.draws import Draw
+from learners.lite.draws import SupportDraw
+from learners.networks import Backbone
+from learners.task import ChunkedPass
 
 Stage: TypeAlias = Literal["backbone", "encoder"]
-Choose: TypeAlias = Callable[[Stage, Tensor], Draw]
-"""From a stage and the gradient by each support unit's vector, N x d, to the units to go through it again."""
+Choose: TypeAlias = Callable[[Stage, Tensor], SupportDraw]
+"""From a stage and the N x d gradient at each support unit's vector, the units to recompute with a graph."""
 
 
-class Support:
-    """What each stage made of the support set; `query` leaves gradients on it, `descend` sends them back.
+class StageNetworks(Protocol):
+    """The networks of a staged learner (`learners.learner.StagedLearner`)."""
 
-    Each value is a leaf: detached from the stage that made it, and asking for gradient if something before
-    it learns.
+    backbone: Backbone
+    head: Head
+    encoder: nn.Module | None
+
+    def film(self, embedding: Tensor | None) -> tuple[Tensor, ...]: ...
+
+    def penalty(self) -> Tensor | None: ...
+
+
+class SupportStages:
+    """Each stage's values for the support set; `query` accumulates gradients on them, `descend` sends them back.
+
+    Each value is a leaf: detached from the stage that computed it, and requiring grad if something before it learns.
     """
 
-    def __init__(
-        self, learner: StagedLearner, images: Tensor, labels: Labels, passage: Passage
-    ) -> None:
+    def __init__(self, learner: StageNetworks, images: Tensor, labels: Labels, passage: ChunkedPass) -> None:
         self._learner = learner
         self._images = images
         self._passage = passage
@@ -48,12 +58,12 @@ class Support:
         self._state = _leaves(self._fitted)
         self.device = features.device
         self.used: dict[Stage, int] = {}
-        """How many units went through a stage again."""
+        """The number of units recomputed with a graph, by stage."""
 
     def query(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Back-propagate `share` times the summed loss of some queries; that sum, and how many were right.
+        """Back-propagate `share` times the summed loss of some queries; return the sum and the number correct.
 
-        The head has its own backward pass, so that all of it is in full precision.
+        The head has a backward pass of its own, so that all of it runs in full precision.
         """
         made = self._passage.run(self._learner.backbone, images, self._film)
         features = _leaf(made, wanted=made.requires_grad)
@@ -67,9 +77,9 @@ class Support:
         return loss.detach(), (logits.argmax(1) == labels).sum()
 
     def descend(self, choose: Choose, *, again: bool = False) -> None:
-        """Send what queries left back through head, backbone, generator and encoder.
+        """Send the accumulated gradients back through head, backbone, generator and encoder.
 
-        again: more queries will follow.
+        again: keep the graphs, since more queries will follow.
         """
         with full_precision(self.device):
             _send(self._fitted, self._state, keep=again)
@@ -85,17 +95,17 @@ class Support:
             self._replay("encoder", self._learner.encoder, choose("encoder", gradient), gradient)
 
     def _replay(
-        self, stage: Stage, network: nn.Module, chosen: Draw, gradient: Tensor, *arguments: object
+        self, stage: Stage, network: nn.Module, chosen: SupportDraw, gradient: Tensor, *arguments: object
     ) -> None:
-        """Those units once more, with a graph, each with its gradient times its weight."""
+        """Recompute the chosen units with a graph, and back-propagate each one's gradient times its weight."""
         units = _here(chosen.units, gradient.device)
         weights = _here(chosen.weights, gradient.device).to(gradient.dtype)
         weighted = weights[:, None] * gradient[units]
         begin = 0
         for images in self._passage.parts(self._images, units):
-            made = self._passage.run(network, images, *arguments)
-            torch.autograd.backward(made, weighted[begin : begin + len(made)])
-            begin += len(made)
+            vectors = self._passage.run(network, images, *arguments)
+            torch.autograd.backward(vectors, weighted[begin : begin + len(vectors)])
+            begin += len(vectors)
         self.used[stage] = self.used.get(stage, 0) + len(units)
 
 
@@ -108,10 +118,8 @@ def _leaves(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _send(made: Sequence[Tensor], leaves: Sequence[Tensor], *, keep: bool) -> None:
-    """What has gathered on leaves goes on into the graph that made their values."""
-    pairs = [
-        (one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None
-    ]
+    """Back-propagate the gradients of leaves into the graph that computed their values, and clear them."""
+    pairs = [(one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
     if pairs:
         outputs, gradients = zip(*pairs, strict=True)
         torch.autograd.backward(outputs, gradients, retain_graph=keep)

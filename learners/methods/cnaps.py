@@ -1,4 +1,4 @@
-"""CNAPs (Requeima et al., 2019): a fixed network, and others that adapt it to a task in one pass."""
+"""CNAPs (Requeima et al., 2019): a frozen backbone, adapted to a task in one pass by learned networks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from learners.networks.film import FilmGenerator
 from learners.networks.set_encoder import SetEncoder
 
 
-class Adapted(StagedLearner):
-    """A backbone that keeps its weights and gets FiLM from what the support set looks like."""
+class FilmLearner(StagedLearner):
+    """A frozen backbone with FiLM, generated from an embedding of the support set."""
 
     def __init__(self, backbone: Backbone, head: Head, encoder: SetEncoder | None = None) -> None:
         encoder = encoder or SetEncoder()
@@ -20,8 +20,8 @@ class Adapted(StagedLearner):
         super().__init__(backbone, head, encoder=encoder, generator=generator)
 
 
-class CNAPs(Adapted):
-    """The head is a linear layer whose rows two networks make from the classes' means."""
+class CNAPs(FilmLearner):
+    """FiLM, and a linear head that is generated from the class means."""
 
     def __init__(self, backbone: Backbone, *, encoder: SetEncoder | None = None) -> None:
         super().__init__(backbone, LinearGenerator(backbone.dim), encoder)

@@ -1,4 +1,4 @@
-"""Adapting by gradient descent on a support set, chunk by chunk: what MAML and FineTuner share."""
+"""Gradient descent on a support set, chunk by chunk: shared by MAML and FineTuner."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from learners.heads.base import State
-from learners.heads.linear import Linear
+from learners.heads.linear import LinearHead
 from learners.labels import Labels
-from learners.learner import Classifier, Passage, StagedLearner, as_pixels
 from learners.networks import Backbone
+from learners.task import ChunkedPass, Classifier
 from pipeline.errors import UsageError, check_choice
 
 WEIGHTINGS: Final = ("whole", "paper")
 Step: TypeAlias = Callable[[Sequence[Tensor]], None]
-"""Moves the parameters by their gradients."""
+"""A function that updates the parameters, given their gradients."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loss:
-    """The cross-entropy of support units, summed."""
+class SupportLoss:
+    """The summed cross-entropy of support units."""
 
     logits: Callable[[Tensor], Tensor]
-    """Of units, given by their numbers."""
+    """The logits of units, given by their indices."""
     labels: Tensor
-    """One for each unit."""
+    """One label for each unit."""
     units: int
-    """In memory with their graph at a time."""
+    """Units whose graph is in memory at a time."""
 
     def __call__(self, units: Tensor) -> Tensor:
         answers = self.labels[units.to(self.labels.device)]
@@ -40,11 +39,11 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
-    """How a support set is descended on.
+class SupportDescent:
+    """Steps of gradient descent on a support set.
 
     weighting: "whole" is the gradient of the mean loss over the support set, whatever the chunks. "paper"
-    adds up the means of the chunks, as the official code does: with k chunks a step is k times as long.
+    adds up the chunks' mean losses, as the official code does: with k chunks a step is k times as long.
     """
 
     steps: int
@@ -55,13 +54,13 @@ class Descent:
             raise UsageError(f"the number of steps starts at 0, got {self.steps}")
         check_choice(self.weighting, WEIGHTINGS, "the weighting of chunks")
 
-    def run(self, parameters: Sequence[Tensor], step: Step, loss: Loss) -> None:
-        """Give `step` the loss's gradient as often as there are steps; `.grad` is not touched."""
+    def run(self, parameters: Sequence[Tensor], step: Step, loss: SupportLoss) -> None:
+        """Call `step` with the loss's gradient once per step; `.grad` is not touched."""
         for _ in range(self.steps):
             step(self.gradient(parameters, loss))
 
-    def gradient(self, parameters: Sequence[Tensor], loss: Loss) -> list[Tensor]:
-        """At the parameters' present values."""
+    def gradient(self, parameters: Sequence[Tensor], loss: SupportLoss) -> list[Tensor]:
+        """The gradient of the loss at the parameters' current values."""
         total = [torch.zeros_like(parameter) for parameter in parameters]
         for units in torch.split(torch.arange(len(loss.labels)), loss.units):
             share = len(loss.labels) if self.weighting == "whole" else len(units)
@@ -73,30 +72,17 @@ class Descent:
         return total
 
 
-def support(
-    images: Tensor | Sequence[Image.Image],
-    labels: Tensor | Sequence[int],
-    way: int | None,
-    passage: Passage,
-) -> tuple[Tensor, Labels]:
-    """Pixels and checked labels of what someone has to show."""
-    pixels, known = as_pixels(images), Labels.checked(torch.as_tensor(labels), way, passage.clip)
-    if len(pixels) != len(known) * passage.clip:
-        raise UsageError(f"{len(pixels)} support images need as many labels, not {len(labels)}")
-    return pixels, known
-
-
-def begin(backbone: Backbone, labels: Labels) -> tuple[State, Tensor]:
-    """The state of a head that asks for gradients, and the labels, where the backbone is."""
+def new_linear_state(backbone: Backbone, labels: Labels) -> tuple[State, Tensor]:
+    """A zero linear head that requires grad, and the labels, on the backbone's device."""
     like = next(backbone.parameters())
-    state = Linear().fit(like.new_empty(0, backbone.dim), labels)
+    state = LinearHead().fit(like.new_empty(0, backbone.dim), labels)
     answers = torch.from_numpy(labels.values).to(like.device)
     return tuple(tensor.requires_grad_() for tensor in state), answers
 
 
-def classifier(
-    backbone: Backbone, film: Sequence[Tensor], state: State, passage: Passage
+def descended_classifier(
+    backbone: Backbone, film: Sequence[Tensor], state: State, passage: ChunkedPass
 ) -> Classifier:
-    """What descent has led to."""
+    """The classifier after descent, detached."""
     settled = tuple(tensor.detach() for tensor in film), tuple(tensor.detach() for tensor in state)
-    return Classifier(StagedLearner(backbone, Linear()), *settled, passage)
+    return Classifier(backbone, LinearHead(), *settled, passage)

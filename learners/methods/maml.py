@@ -1,7 +1,7 @@
-"""First-order MAML: a network from which few steps of gradient descent lead to any task's classifier.
+"""First-order MAML (Finn et al., 2017): initial weights from which a few gradient steps fit any task.
 
-The gradient at the adapted weights is taken for the gradient at the first ones, so nothing of the inner
-steps is kept: support and queries pass in chunks, exactly, in the memory of one chunk.
+The gradient at the adapted weights stands for the gradient at the initial ones, so no graph of the inner steps is
+kept: support and queries pass in chunks, exactly, in the memory of one chunk.
 """
 
 from __future__ import annotations
@@ -12,77 +12,78 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from learners.heads.base import State
-from learners.heads.linear import Linear
+from learners.heads.linear import LinearHead
 from learners.labels import Labels
-from learners.learner import CHUNK, Classifier, Passage, Task
-from learners.lite.engine import Outcome
-from learners.lite.queries import Tally, batches
-from learners.methods.descent import Descent, Loss, begin, classifier, support
+from learners.learner import MetaLearner
+from learners.lite.engine import Lite, Outcome
+from learners.lite.queries import QueryTally, query_chunks
+from learners.methods.descent import SupportDescent, SupportLoss, descended_classifier, new_linear_state
 from learners.networks import Backbone
+from learners.task import ChunkedPass, Classifier, Task
 from pipeline.errors import UsageError
 
-STEPS: Final = 15
+MAML_STEPS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """Of the inner steps."""
+class InnerRates:
+    """Learning rates of the inner steps."""
 
     head: float = 0.001
     backbone: float = 0.0001
 
 
-class MAML(nn.Module):
-    """The backbone is what is learned; a linear head begins at zero in every task.
+class MAML(MetaLearner):
+    """A learned backbone; the linear head starts at zero in every task.
 
-    clamp: after each chunk of queries every element of the gathered gradient is kept within this
-    (the papers: 10; None: nowhere).
+    clamp: bound on each element of the accumulated gradient, applied after each chunk of queries (10 in the
+    papers; None for no bound).
     """
 
     def __init__(
         self,
         backbone: Backbone,
         *,
-        descent: Descent | None = None,
-        rates: Rates | None = None,
+        descent: SupportDescent | None = None,
+        rates: InnerRates | None = None,
         clamp: float | None = None,
     ) -> None:
-        super().__init__()
         if clamp is not None and clamp <= 0:
             raise UsageError(f"gradients are clamped to a positive number or to none, not {clamp}")
         if backbone.norm == "batch":
             raise UsageError("MAML needs a backbone with norm='example', as the papers use it")
-        self.backbone = backbone
-        self.descent = descent or Descent(STEPS)
-        self.rates = rates or Rates()
+        super().__init__(backbone, LinearHead())
+        self.descent = descent or SupportDescent(MAML_STEPS)
+        self.inner_steps = self.descent.steps
+        self.rates = rates or InnerRates()
         self.clamp = clamp
 
     @torch.enable_grad()
-    def backward(
+    def gradient(
         self,
         task: Task,
+        settings: Lite,
+        rng: np.random.Generator,  # noqa: ARG002 - all of the support set is used
         *,
-        chunk: int = CHUNK,
-        precision: torch.dtype | None = None,
         scale: float = 1.0,
     ) -> Outcome:
-        """Add `scale` times the gradient of a task's loss to `.grad` of the backbone's parameters.
+        """Add `scale` times the gradient of a task's loss to `.grad`; all of the support set is used.
 
-        The parameters have their values again when this returns or fails.
+        The parameters have their values back when this returns or raises.
         """
-        passage = Passage(clip=task.clip, chunk=chunk, precision=precision)
+        passage = ChunkedPass(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
         labels = Labels.checked(task.labels, task.way, task.clip)
         with self._restored():
             state = self._adapt(self.backbone, task.images, labels, passage)
-            tally = Tally(task, state[0].device)
-            for images, answers in batches(task, passage):
-                logits = Linear().logits(state, passage.run(self.backbone, images))
+            tally = QueryTally(task, state[0].device)
+            for images, answers in query_chunks(task, passage):
+                logits = LinearHead().logits(state, passage.run(self.backbone, images))
                 wanted = tally.usable(answers)
                 loss = functional.cross_entropy(logits, wanted, reduction="sum")
                 torch.autograd.backward(loss * (scale * task.clip / task.query_count))
@@ -92,42 +93,34 @@ class MAML(nn.Module):
         used = len(labels) * self.descent.steps
         return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, {"backbone": used})
 
-    def adapt(
-        self,
-        images: Tensor | Sequence[Image.Image],
-        labels: Tensor | Sequence[int],
-        way: int | None = None,
-        passage: Passage | None = None,
-    ) -> Classifier:
-        """A classifier with a backbone of its own: this learner goes on unchanged."""
-        passage = passage or Passage()
-        pixels, known = support(images, labels, way, passage)
+    def fit(self, images: Tensor, labels: Labels, passage: ChunkedPass) -> Classifier:
+        """Adapt a copy of the backbone; the learner itself is unchanged."""
         own = deepcopy(self.backbone)
-        state = self._adapt(own, pixels, known, passage)
+        state = self._adapt(own, images, labels, passage)
         own.requires_grad_(requires_grad=False)
-        return classifier(own, (), state, passage)
+        return descended_classifier(own, (), state, passage)
 
-    def _adapt(self, backbone: Backbone, images: Tensor, labels: Labels, passage: Passage) -> State:
-        """Move a backbone's parameters down the support's loss; the head that goes with them."""
-        state, answers = begin(backbone, labels)
+    def _adapt(self, backbone: Backbone, images: Tensor, labels: Labels, passage: ChunkedPass) -> State:
+        """Descend a backbone's parameters on the support loss; return the head that goes with them."""
+        state, answers = new_linear_state(backbone, labels)
         moving = _trained(backbone)
         rates = [self.rates.backbone] * len(moving) + [self.rates.head] * len(state)
 
         def logits(units: Tensor) -> Tensor:
             (part,) = passage.parts(images, units)
-            return Linear().logits(state, passage.run(backbone, part))
+            return LinearHead().logits(state, passage.run(backbone, part))
 
         def step(gradients: Sequence[Tensor]) -> None:
             with torch.no_grad():
                 for value, gradient, rate in zip([*moving, *state], gradients, rates, strict=True):
                     value.sub_(gradient, alpha=rate)
 
-        self.descent.run([*moving, *state], step, Loss(logits, answers, passage.units))
+        self.descent.run([*moving, *state], step, SupportLoss(logits, answers, passage.units))
         return tuple(tensor.detach() for tensor in state)
 
     @contextmanager
     def _restored(self) -> Iterator[None]:
-        """Whatever becomes of the parameters within, they are as before after it."""
+        """Restore the parameters' values on leaving, also after an error."""
         moving = _trained(self.backbone)
         before = [parameter.detach().clone() for parameter in moving]
         try:

@@ -11,42 +11,42 @@ import torch
 from torch import nn
 
 from learners.networks.base import Backbone
-from learners.networks.conv4 import Conv4
+from learners.networks.conv4 import ConvNet4
 from learners.networks.mobilenetv1 import MobileNetV1
 from learners.networks.resnet18 import ResNet18
 from learners.networks.weights import load_weights
 from pipeline.errors import SourceMissing, UsageError
-from pipeline.pixels import IMAGENET, SYMMETRIC, Normalisation
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation
 
 PRETRAINED: Final = "pretrained"
 TIMM: Final = "timm/"
 EFFICIENTNET: Final = "tf_efficientnet_b0.in1k"
 """timm's name for the network, and for the weights without extra data, that the papers use."""
-HEADS: Final = ("fc", "classifier", "head")  # what classifiers are called
+CLASSIFIER_NAMES: Final = ("fc", "classifier", "head")  # names of classifier layers
 
 
-class _Own(NamedTuple):
-    """A network of ours: how it is made from the kind of norm, and what pixels its weights expect."""
+class _OwnNetwork(NamedTuple):
+    """A network of this project: how it is made, given the norm, and the pixels its weights expect."""
 
     make: Callable[[str], nn.Module]
-    normalisation: Normalisation
+    normalisation: PixelNormalisation
 
 
-class _Made(NamedTuple):
+class _NetworkParts(NamedTuple):
     net: nn.Module
     dim: int
-    normalisation: Normalisation
-    heads: tuple[str, ...] = HEADS
+    normalisation: PixelNormalisation
+    heads: tuple[str, ...] = CLASSIFIER_NAMES
 
 
-OWN: Final = {
-    "conv4": _Own(Conv4, SYMMETRIC),
-    "resnet18": _Own(lambda _: ResNet18(kernel=7, pool=True), IMAGENET),
-    "resnet18_84": _Own(lambda _: ResNet18(kernel=5, pool=False), IMAGENET),
-    "mobilenetv1_075": _Own(lambda _: MobileNetV1(), SYMMETRIC),
+OWN_NETWORKS: Final = {
+    "conv4": _OwnNetwork(ConvNet4, SYMMETRIC),
+    "resnet18": _OwnNetwork(lambda _: ResNet18(kernel=7, pool=True), IMAGENET),
+    "resnet18_84": _OwnNetwork(lambda _: ResNet18(kernel=5, pool=False), IMAGENET),
+    "mobilenetv1_075": _OwnNetwork(lambda _: MobileNetV1(), SYMMETRIC),
 }
 ALIASES: Final = {"efficientnet_b0": EFFICIENTNET}
-NAMES: Final = (*OWN, *ALIASES)
+BACKBONE_NAMES: Final = (*OWN_NETWORKS, *ALIASES)
 
 
 def backbone(
@@ -55,20 +55,20 @@ def backbone(
     weights: str | Path | None = None,
     film: bool | str = False,
     norm: Literal["example", "batch"] = "example",
-    normalisation: Normalisation | None = None,
+    normalisation: PixelNormalisation | None = None,
 ) -> Backbone:
-    """A network that makes features, in torch's channels_last format.
+    """Make a backbone by name, in torch's channels_last format.
 
-    name: one of `NAMES`, which are the papers', or any of timm's; "timm/resnet18" is timm's where both
-    have a name.
+    name: one of `BACKBONE_NAMES`, which are the papers', or any model of timm; "timm/resnet18" is timm's where
+    both have the name.
     weights: a file, or "pretrained" for what timm fetches from its hub; None draws them at random.
-    film: True for the papers' places of FiLM, or a regular expression that names of norms match.
-    norm: "example" or, by the papers' wish, "batch"; see `Backbone`.
-    normalisation: of pixels, if neither the file nor the name says the right one.
+    film: True for FiLM where the papers have it, or a regular expression matched against names of norms.
+    norm: "example", or "batch" as in the papers; see `Backbone`.
+    normalisation: of pixels, if neither the file nor the name gives the right one.
     """
     if norm not in ("example", "batch"):
         raise UsageError(f"a backbone's norm is 'example' or 'batch', not {norm!r}")
-    made = _own(name, norm, weights) if name in OWN else _timm(name, weights)
+    made = _own(name, norm, weights) if name in OWN_NETWORKS else _timm(name, weights)
     from_file = None
     if weights is not None and weights != PRETRAINED:
         from_file = load_weights(made.net, weights, made.heads)
@@ -82,24 +82,22 @@ def backbone(
     )
 
 
-def _own(name: str, norm: str, weights: str | Path | None) -> _Made:
+def _own(name: str, norm: str, weights: str | Path | None) -> _NetworkParts:
     if weights == PRETRAINED:
-        raise UsageError(
-            f"{name} has no weights to fetch; name a file, or timm/{name} if timm has it"
-        )
-    net = OWN[name].make(norm)
+        raise UsageError(f"{name} has no weights to fetch; name a file, or timm/{name} if timm has it")
+    net = OWN_NETWORKS[name].make(norm)
     dim = net.dim
     assert isinstance(dim, int)
-    return _Made(net, dim, OWN[name].normalisation)
+    return _NetworkParts(net, dim, OWN_NETWORKS[name].normalisation)
 
 
-def _timm(name: str, weights: str | Path | None) -> _Made:
+def _timm(name: str, weights: str | Path | None) -> _NetworkParts:
     timm = _import_timm(name)
     model = ALIASES.get(name, name.removeprefix(TIMM))
     if not timm.is_model(model):
         close = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:5]) or "nothing like it"
         raise UsageError(
-            f"there is no backbone {name!r}: needed one of {', '.join(NAMES)} or a model of timm's, "
+            f"there is no backbone {name!r}: needed one of {', '.join(BACKBONE_NAMES)} or a model of timm's, "
             f"which has {close}"
         )
     fetch = weights == PRETRAINED
@@ -112,11 +110,11 @@ def _timm(name: str, weights: str | Path | None) -> _Made:
             f"the weights of {model} could not be fetched ({error}); give a file with --weights"
         ) from error
     cfg = net.pretrained_cfg
-    names = cfg.get("classifier") or HEADS
-    return _Made(
+    names = cfg.get("classifier") or CLASSIFIER_NAMES
+    return _NetworkParts(
         net,
         net.head_hidden_size,
-        Normalisation(tuple(cfg["mean"]), tuple(cfg["std"])),
+        PixelNormalisation(tuple(cfg["mean"]), tuple(cfg["std"])),
         (names,) if isinstance(names, str) else tuple(names),
     )
 
@@ -127,6 +125,6 @@ def _import_timm(name: str) -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"the backbone {name!r} comes from timm, which is not installed: pip install timm; without "
-            f"it there are {', '.join(OWN)}"
+            f"it there are {', '.join(OWN_NETWORKS)}"
         ) from error
     return timm

@@ -1,4 +1,4 @@
-"""A network that makes features, and what belongs to its weights."""
+"""Backbones: a network that computes features, with the normalisation that its weights expect."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from learners.networks.film import PER_PLACE, filmed, install, places
+from learners.networks.film import TENSORS_PER_PLACE, film_places, forward_with_film, install_film
 from pipeline.errors import UsageError
-from pipeline.pixels import Normalisation, normalise
+from pipeline.pixels import PixelNormalisation, normalise
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Backbone(nn.Module):
-    """uint8 images become features, each image by itself whatever else is in the batch.
+    """A network from uint8 images to features, in which images of a batch do not affect each other.
 
-    So BatchNorm uses the statistics of its weights and nothing is dropped at random, in training too;
-    LITE's chunks are exact only then. `norm="batch"` trains BatchNorm as the papers train ProtoNets:
-    with statistics of the batch at hand, while `.train()` is set.
+    So BatchNorm uses its stored statistics and nothing is dropped at random, in training as well; LITE's chunks
+    are exact only then. `norm="batch"` trains BatchNorm as the papers train ProtoNets: with the statistics of the
+    current batch, while `.train()` is set.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
         *,
         name: str,
         dim: int,
-        normalisation: Normalisation,
+        normalisation: PixelNormalisation,
         film: bool | str = False,
         norm: str = "example",
     ) -> None:
@@ -38,27 +38,27 @@ class Backbone(nn.Module):
         self.net = net
         self.name = name
         self.dim = dim
-        """Of a feature."""
+        """Dimensions of a feature."""
         self.normalisation = normalisation
-        self.film_channels = install(list(places(net, film).values()))
-        """Of each place where FiLM applies, in order."""
+        self.film_channels = install_film(list(film_places(net, film).values()))
+        """The channels of each norm that takes FiLM, in order."""
         self.norm = norm
         self.train()
 
     def forward(self, images: Tensor, film: Sequence[Tensor] = ()) -> Tensor:
-        """Features, n x dim; `film` is gamma_1, beta_1, gamma_2, ..., or nothing."""
+        """Compute features, n x dim; `film` is gamma_1, beta_1, gamma_2, ..., or empty."""
         if images.dtype != torch.uint8:
             raise UsageError(f"a backbone needs images as uint8, not {images.dtype}")
-        if len(film) not in (0, PER_PLACE * len(self.film_channels)):
+        if len(film) not in (0, TENSORS_PER_PLACE * len(self.film_channels)):
             raise UsageError(
                 f"{self.name} has {len(self.film_channels)} places for FiLM, so it needs "
-                f"{PER_PLACE * len(self.film_channels)} tensors, not {len(film)}"
+                f"{TENSORS_PER_PLACE * len(self.film_channels)} tensors, not {len(film)}"
             )
         pixels = normalise(images, self.normalisation, next(self.net.parameters()).dtype)
-        return filmed(self.net, pixels, film)
+        return forward_with_film(self.net, pixels, film)
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 - torch's signature
-        """As torch's, but no part of the network changes what it does unless norm is "batch"."""
+        """Set training mode; the network's parts stay in eval mode, but for BatchNorm with norm="batch"."""
         super().train(mode)
         self.net.eval()
         for module in self.net.modules():

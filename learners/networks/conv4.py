@@ -1,4 +1,4 @@
-"""Four convolutions: the network of the first few-shot papers, for small images."""
+"""Conv4: the four-layer network of the first few-shot papers, for small images."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 
-CHANNELS: Final = 64
-BLOCKS: Final = 4
-GROUPS: Final = 8
-SMALLEST: Final = 2**BLOCKS  # pixels
+CONV4_CHANNELS: Final = 64
+CONV4_BLOCKS: Final = 4
+CONV4_GROUPS: Final = 8
+CONV4_SMALLEST: Final = 2**CONV4_BLOCKS  # pixels
 
 
-class Conv4(nn.Module):
-    """Four blocks of convolution, norm, ReLU and pooling; the mean over what positions are left.
+class ConvNet4(nn.Module):
+    """Four blocks of convolution, norm, ReLU and pooling, and the mean over positions (one, at 28 pixels)."""
 
-    At 28 pixels one position is left.
-    """
-
-    dim = CHANNELS
+    dim = CONV4_CHANNELS
 
     def __init__(self, norm: str) -> None:
         super().__init__()
-        inputs = [3] + [CHANNELS] * (BLOCKS - 1)
+        inputs = [3] + [CONV4_CHANNELS] * (CONV4_BLOCKS - 1)
         self.blocks = nn.Sequential(*(_block(count, norm) for count in inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        if min(x.shape[-2:]) < SMALLEST:
+        if min(x.shape[-2:]) < CONV4_SMALLEST:
             raise UsageError(
-                f"conv4 needs images of at least {SMALLEST} x {SMALLEST} pixels, not "
+                f"conv4 needs images of at least {CONV4_SMALLEST} x {CONV4_SMALLEST} pixels, not "
                 f"{x.shape[-2]} x {x.shape[-1]}"
             )
         maps: Tensor = self.blocks(x)
@@ -39,9 +36,9 @@ class Conv4(nn.Module):
 
 def _block(inputs: int, norm: str) -> nn.Sequential:
     block = nn.Sequential()
-    block.conv = nn.Conv2d(inputs, CHANNELS, 3, padding=1)
+    block.conv = nn.Conv2d(inputs, CONV4_CHANNELS, 3, padding=1)
     per_example = norm == "example"
-    block.norm = nn.GroupNorm(GROUPS, CHANNELS) if per_example else nn.BatchNorm2d(CHANNELS)
+    block.norm = nn.GroupNorm(CONV4_GROUPS, CONV4_CHANNELS) if per_example else nn.BatchNorm2d(CONV4_CHANNELS)
     block.relu = nn.ReLU(inplace=True)
     block.pool = nn.MaxPool2d(2)
     return block

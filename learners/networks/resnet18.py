@@ -1,4 +1,4 @@
-"""ResNet-18 as the LITE and ORBIT papers have it; parameters are named as in torchvision and timm."""
+"""ResNet-18 as in the LITE and ORBIT papers, with the parameter names of torchvision and timm."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Final
 from torch import Tensor, nn
 from torch.nn import functional
 
-WIDTHS: Final = (64, 64, 128, 256, 512)  # the stem's, then the four stages'
+RESNET18_WIDTHS: Final = (64, 64, 128, 256, 512)  # the stem's, then the four stages'
 
 
 class ResNet18(nn.Module):
-    """Stem of stride 2 with a border of 1, four stages of two blocks, the mean over positions.
+    """A stem of stride 2 with padding 1, four stages of two blocks, and the mean over positions.
 
-    The usual network has a border of 3 around its kernel of 7; weights made for it fit by name.
-    For 84 pixels the kernel is 5 and there is no pooling after it.
+    The usual network pads its kernel of 7 by 3; its weights fit by name. For 84 pixels the kernel is 5, without
+    pooling after it.
     """
 
-    dim = WIDTHS[-1]
+    dim = RESNET18_WIDTHS[-1]
 
     def __init__(self, *, kernel: int, pool: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], kernel, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.conv1 = nn.Conv2d(3, RESNET18_WIDTHS[0], kernel, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(RESNET18_WIDTHS[0])
         self.pool = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
-        for number, (inputs, outputs) in enumerate(pairwise(WIDTHS), start=1):
+        for number, (inputs, outputs) in enumerate(pairwise(RESNET18_WIDTHS), start=1):
             stride = 1 if number == 1 else 2
-            blocks = (_Block(inputs, outputs, stride), _Block(outputs, outputs, 1))
+            blocks = (_ResidualBlock(inputs, outputs, stride), _ResidualBlock(outputs, outputs, 1))
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -35,12 +35,12 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(functional.relu(self.bn1(self.conv1(x)), inplace=True))
-        for number in range(1, len(WIDTHS)):
+        for number in range(1, len(RESNET18_WIDTHS)):
             x = self.get_submodule(f"layer{number}")(x)
         return x.mean((2, 3))
 
 
-class _Block(nn.Module):
+class _ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)

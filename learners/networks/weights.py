@@ -1,4 +1,4 @@
-"""Weights from a file: names made to fit, everything else refused; nothing in it is run."""
+"""Backbone weights in files: read without unpickling, known names mapped, everything else refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from learners.checkpoint import load_module, read_safetensors
 from learners.networks.base import Backbone
 from pipeline.errors import IntegrityError, SourceMissing
-from pipeline.layout import write_whole
-from pipeline.pixels import Normalisation
+from pipeline.layout import write_atomically
+from pipeline.pixels import PixelNormalisation
 
-WRAPPERS: Final = ("state_dict", "model", "model_state_dict")  # what trainers put weights under
+WRAPPERS: Final = ("state_dict", "model", "model_state_dict")  # keys under which trainers store weights
 COUNTER: Final = "num_batches_tracked"  # older files lack it; nothing here reads it
 LUKEMELAS: Final = "_conv_stem.weight"  # the EfficientNet that the papers used
 LUKEMELAS_TOP: Final = {
@@ -38,19 +38,14 @@ LUKEMELAS_BLOCK: Final = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-LUKEMELAS_FIRST: Final = {
-    **LUKEMELAS_BLOCK,
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
+LUKEMELAS_FIRST: Final = {**LUKEMELAS_BLOCK, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 
 
-def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> Normalisation | None:
-    """Fill a network from safetensors, or from what torch saved, read with `weights_only=True`.
+def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> PixelNormalisation | None:
+    """Load a network's weights from safetensors, or from a torch file read with `weights_only=True`.
 
-    heads: names of classifiers, which a network of features has not. Returns the normalisation that the
-    weights were made for, if the file says.
+    heads: names of classifier layers, whose weights are skipped. Returns the normalisation that the weights
+    expect, if the file says.
     """
     tensors, header = _read(Path(path))
     tensors = _renamed(tensors, net)
@@ -71,12 +66,10 @@ def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> Norm
 
 
 def save_weights(path: str | Path, backbone: Backbone) -> None:
-    """Write a backbone's weights with their normalisation, for `load_weights` and others' tools."""
-    tensors = {
-        name: tensor.contiguous().cpu() for name, tensor in backbone.net.state_dict().items()
-    }
+    """Write a backbone's weights and normalisation, for `load_weights` and other tools."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in backbone.net.state_dict().items()}
     header = {"backbone": backbone.name, "normalisation": json.dumps(backbone.normalisation)}
-    write_whole(Path(path), serialise(tensors, header))
+    write_atomically(Path(path), serialise(tensors, header))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -100,7 +93,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _renamed(tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """Other trainers' names for the same networks."""
+    """Map the parameter names of other trainers to those of the same network here."""
     if all(name.startswith("module.") for name in tensors):  # several GPUs
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if LUKEMELAS in tensors:
@@ -123,7 +116,7 @@ def _from_lukemelas(name: str, blocks: Sequence[str]) -> str:
     return f"{blocks[int(number)]}.{names[part]}.{kind}"
 
 
-def _normalisation(header: Mapping[str, str], path: str | Path) -> Normalisation | None:
+def _normalisation(header: Mapping[str, str], path: str | Path) -> PixelNormalisation | None:
     if "normalisation" not in header:
         return None
     try:
@@ -134,4 +127,4 @@ def _normalisation(header: Mapping[str, str], path: str | Path) -> Normalisation
             f"{path}: its normalisation needs three means and three deviations, not "
             f"{header['normalisation']!r}"
         ) from error
-    return Normalisation((r, g, b), (s, t, u))
+    return PixelNormalisation((r, g, b), (s, t, u))

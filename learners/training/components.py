@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import nn
 
 from learners.compiled import compile_networks
-from learners.learner import Passage, StagedLearner
+from learners.learner import MetaLearner
 from learners.lite.engine import Lite
-from learners.methods.catalogue import About, about, make
-from learners.processes import Team
+from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
+from learners.processes import ProcessGroup
 from learners.runs import training_datasets
-from learners.training.config import Config
+from learners.task import ChunkedPass
+from learners.training.config import TrainingConfig
 from pipeline.episodes import Sampler
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.samplers import Fixed, MetaDataset, Orbit
@@ -22,19 +22,19 @@ from pipeline.shardset import ShardSet
 log = logging.getLogger(__name__)
 
 
-def make_learner(config: Config, device: torch.device) -> nn.Module:
-    """The learner on a device with its first weights, which depend on the seed."""
-    learner = make(
+def initial_learner(config: TrainingConfig, device: torch.device) -> MetaLearner:
+    """The untrained learner on a device; its initial weights depend on the seed."""
+    learner = make_learner(
         config.learner, config.backbone, weights=config.weights, temperature=config.temperature or None,
         seed=config.seed,
     ).to(device)  # fmt: skip
-    if config.compile and isinstance(learner, StagedLearner):
+    if config.compile and learner.compilable:
         compile_networks(learner)
     return learner
 
 
-def describe(learner: nn.Module, config: Config, shards: ShardSet) -> About:
-    """What the run's learner is; its pictures are resized as most datasets' that it learns from."""
+def describe_run_learner(learner: MetaLearner, config: TrainingConfig, shards: ShardSet) -> LearnerInfo:
+    """Describe the run's learner; its resizing is that of most of its training datasets."""
     used = [
         dataset.manifest.recipe.resizing
         for dataset in training_datasets(shards, config.datasets, orbit=bool(config.orbit)).values()
@@ -45,11 +45,11 @@ def describe(learner: nn.Module, config: Config, shards: ShardSet) -> About:
             "the datasets were not resized alike (%s); whoever uses this learner has pictures %s",
             "; ".join(sorted(set(map(str, used)))), most,
         )  # fmt: skip
-    return about(learner, config.learner, config.image_size, most)
+    return describe_learner(learner, config.learner, config.image_size, most)
 
 
-def make_optimizer(config: Config, learner: nn.Module) -> torch.optim.Optimizer:
-    """Adam over what learns; the backbone is a group of its own."""
+def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.Optimizer:
+    """Adam over the trainable parameters; the backbone has a group of its own."""
     named = [(name, p) for name, p in learner.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for n, p in named if n.startswith("backbone.")],
@@ -59,35 +59,35 @@ def make_optimizer(config: Config, learner: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.Adam([group for group in groups if group["params"]], lr=config.lr)
 
 
-def lite(config: Config) -> Lite:
-    """How gradients are taken."""
+def lite_settings(config: TrainingConfig) -> Lite:
+    """The settings of LITE's gradient."""
     return Lite(h=config.h, sampler=config.sampler, chunk=config.chunk, precision=precision(config))
 
 
-def precision(config: Config) -> torch.dtype | None:
-    """Of autocast."""
+def precision(config: TrainingConfig) -> torch.dtype | None:
+    """The dtype of autocast; None for float32."""
     return None if config.precision == "float32" else getattr(torch, config.precision)
 
 
-def passage(config: Config) -> Passage:
-    """How images pass where no gradient is taken."""
-    return Passage(chunk=config.chunk, precision=precision(config))
+def passage(config: TrainingConfig) -> ChunkedPass:
+    """The chunks and precision of passes without a gradient."""
+    return ChunkedPass(chunk=config.chunk, precision=precision(config))
 
 
 def open_loader(
-    shards: ShardSet, sampler: Sampler, config: Config, members: Team, *, start: int = 0
+    shards: ShardSet, sampler: Sampler, config: TrainingConfig, processes: ProcessGroup, *, start: int = 0
 ) -> EpisodeLoader:
-    """This process's episodes."""
+    """Open the loader of this process's episodes."""
     return EpisodeLoader(
-        shards, sampler, image_size=config.image_size, h=0, start=start, device=members.device,
-        decoder=config.decoder, threads=config.threads or None, rank=members.rank, world=members.size,
+        shards, sampler, image_size=config.image_size, h=0, start=start, device=processes.device,
+        decoder=config.decoder, threads=config.threads or None, rank=processes.rank, world=processes.size,
     )  # fmt: skip
 
 
 def make_sampler(
-    shards: ShardSet, config: Config, split: str, seed: int, datasets: tuple[str, ...] = ()
+    shards: ShardSet, config: TrainingConfig, split: str, seed: int, datasets: tuple[str, ...] = ()
 ) -> Sampler:
-    """Episodes of a split: of fixed way and shot, ORBIT's, or as Meta-Dataset's."""
+    """The sampler of a split: fixed way and shot, ORBIT's tasks, or Meta-Dataset's."""
     if config.orbit:
         return Orbit(
             shards, split=split, protocol=config.orbit, mode=config.mode, seed=seed,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from learners import checkpoint
-from learners.methods.catalogue import about, make
+from learners.methods.catalogue import describe_learner, make_learner
 from learners.networks import Backbone
 from pipeline.pixels import SYMMETRIC
 
@@ -61,11 +61,9 @@ def random_film(channels: tuple[int, ...], like: Tensor, seed: int = 0) -> tuple
 
 def make_run(folder: Path, size: int = 32) -> Path:
     """A run of ProtoNets that has not learned anything yet."""
-    net = make("protonets", "conv4")
+    net = make_learner("protonets", "conv4")
     tensors, values = checkpoint.flatten({"learner": net.state_dict()})
-    what = about(net, "protonets", size).described()
+    what = describe_learner(net, "protonets", size).described()
     folder.mkdir(parents=True)
-    checkpoint.save(
-        folder / "last.safetensors", tensors, {"about": what, "state": values, "tasks": 1}
-    )
+    checkpoint.save(folder / "last.safetensors", tensors, {"about": what, "state": values, "tasks": 1})
     return folder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from learners.learner import StagedLearner, Task
+from learners.learner import StagedLearner
 from learners.lite import draws
 from learners.lite.draws import systematic
 from learners.lite.engine import Lite, Outcome, backward
@@ -21,6 +21,7 @@ from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import Backbone
 from learners.networks.set_encoder import SetEncoder
+from learners.task import Task
 from pipeline.pixels import SYMMETRIC
 
 Found = TypeVar("Found")

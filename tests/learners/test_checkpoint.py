@@ -171,9 +171,7 @@ def test_training_goes_on_bit_by_bit_after_a_restart(name: str, tmp_path: Path) 
     moment = first["momentum_buffer" if name == "sgd" else "exp_avg"]
     assert moment.is_contiguous(memory_format=torch.channels_last)
     steps(again, other, range(3, 6))
-    assert all(
-        torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
     assert same(flatten(optimizer.state_dict())[1], flatten(other.state_dict())[1])
 
 
@@ -183,14 +181,10 @@ def test_the_state_of_another_architecture_is_refused(tmp_path: Path) -> None:
     steps(module, optimizer, range(1))
     state = optimizer.state_dict()
     fewer = torch.optim.Adam(list(module.parameters())[:2])
-    with pytest.raises(
-        IntegrityError, match=r"not the state of this optimiser, which has groups of \[2\]"
-    ):
+    with pytest.raises(IntegrityError, match=r"not the state of this optimiser, which has groups of \[2\]"):
         load_optimizer(fewer, state, "c")
     wider = torch.optim.Adam(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).parameters())
-    with pytest.raises(
-        IntegrityError, match=r"a parameter of \[2, 2\] has a state of \[4, 3, 3, 3\]"
-    ):
+    with pytest.raises(IntegrityError, match=r"a parameter of \[2, 2\] has a state of \[4, 3, 3, 3\]"):
         load_optimizer(wider, state, "c")
     with pytest.raises(IntegrityError, match="not the state of this optimiser"):
         load_optimizer(wider, {"lr": 3}, "c")

@@ -37,9 +37,7 @@ def test_gradients_are_those_of_the_learner_as_it_is() -> None:
         (wanted, _), (found, told) = (
             staged(learner, asked, settings, rng(seed)) for learner in (plain, compiled)
         )
-        assert (
-            float((found - wanted).norm() / wanted.norm()) < 1e-5
-        )  # inductor computes parts in float32
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-5  # inductor computes parts in float32
         assert told.queries == 5
 
 

@@ -7,24 +7,15 @@ from torch import Tensor, nn
 
 from learners.heads.base import Head, State
 from learners.labels import Labels
-from learners.learner import Passage, StagedLearner, as_pixels
+from learners.learner import StagedLearner
 from learners.lite.engine import Lite
 from learners.methods.cnaps import CNAPs
 from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import backbone as named
+from learners.task import ChunkedPass, as_pixels
 from pipeline.errors import UsageError
-from tests.learners.tasks import (
-    LEARNERS,
-    backbone,
-    cnaps,
-    error,
-    pixels,
-    protonets,
-    staged,
-    task,
-    whole,
-)
+from tests.learners.tasks import LEARNERS, backbone, cnaps, error, pixels, protonets, staged, task, whole
 
 TOTALS = {  # of the papers: ProtoNets, CNAPs, Simple CNAPs
     "resnet18_84": (11_171_904, 12_754_629, 11_966_144),
@@ -35,11 +26,7 @@ TOTALS = {  # of the papers: ProtoNets, CNAPs, Simple CNAPs
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_learners_have_the_papers_numbers_of_parameters(name: str) -> None:
-    learners = (
-        ProtoNets(named(name)),
-        CNAPs(named(name, film=True)),
-        SimpleCNAPs(named(name, film=True)),
-    )
+    learners = (ProtoNets(named(name)), CNAPs(named(name, film=True)), SimpleCNAPs(named(name, film=True)))
     found = [sum(tensor.numel() for tensor in learner.parameters()) for learner in learners]
     assert tuple(found) == TOTALS[name]
 
@@ -55,7 +42,7 @@ def test_a_classifier_says_what_the_whole_graph_says(name: str, clip: int) -> No
     learner, asked = LEARNERS[name](), task((3, 1, 4), queries=6, clip=clip)
     queries = torch.cat([images for images, _ in asked.queries])
     wanted = learner(asked.images, asked.labels, queries, clip)
-    passage = Passage(clip=clip, chunk=4)
+    passage = ChunkedPass(clip=clip, chunk=4)
     classifier = learner.adapt(asked.images, asked.labels, passage=passage)
     found = classifier.logits(queries)
     assert not found.requires_grad
@@ -68,8 +55,8 @@ def test_a_classifier_says_what_the_whole_graph_says(name: str, clip: int) -> No
 def test_frames_can_be_embedded_one_by_one_and_averaged_as_one_likes() -> None:
     learner, asked = protonets(), task((2, 2), queries=4, clip=3)
     queries = torch.cat([images for images, _ in asked.queries])
-    classifier = learner.adapt(asked.images, asked.labels, passage=Passage(clip=3))
-    frames = classifier.embed(queries, Passage(clip=1, chunk=5))
+    classifier = learner.adapt(asked.images, asked.labels, passage=ChunkedPass(clip=3))
+    frames = classifier.embed(queries, ChunkedPass(clip=1, chunk=5))
     assert frames.shape == (12, 5)
     clips = torch.stack([frames[begin : begin + 3].mean(0) for begin in range(0, 12, 3)])
     assert torch.allclose(classifier.score(clips), classifier.logits(queries), atol=1e-12)
@@ -133,7 +120,7 @@ def test_labels_and_images_must_fit() -> None:
     with pytest.raises(UsageError, match="need one another"):
         StagedLearner(backbone(), Watching(), encoder=nn.Identity())
     with pytest.raises(UsageError, match="at least one image"):
-        Passage(chunk=0)
+        ChunkedPass(chunk=0)
 
 
 def test_a_metric_that_is_unknown_is_refused() -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
 from learners import checkpoint
 from learners import runs as trained
-from learners.heads.prototypes import Prototypes
+from learners.heads.prototypes import PrototypeHead
 from learners.learner import StagedLearner
-from learners.methods.catalogue import About, Name, Trainable, about, make
+from learners.methods.catalogue import TRAINABLE, LearnerInfo, describe_learner, make_learner
 from learners.networks import save_weights
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.pixels import IMAGENET
@@ -20,19 +19,19 @@ from pipeline.pixels import IMAGENET
 SIZE = 32
 
 
-def saved(path: Path, name: Name = "protonets", **options: object) -> torch.nn.Module:
-    net = make(name, "conv4", **options)  # type: ignore[arg-type]
+def saved(path: Path, name: str = "protonets", **options: object) -> torch.nn.Module:
+    net = make_learner(name, "conv4", **options)  # type: ignore[arg-type]
     tensors, values = checkpoint.flatten({"learner": net.state_dict()})
-    what = about(net, name, SIZE).described()
+    what = describe_learner(net, name, SIZE).described()
     checkpoint.save(path, tensors, {"about": what, "state": values, "tasks": 7})
     return net
 
 
-@pytest.mark.parametrize("name", get_args(Trainable))
-def test_a_checkpoint_becomes_the_learner_that_wrote_it(name: Name, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_checkpoint_becomes_the_learner_that_wrote_it(name: str, tmp_path: Path) -> None:
     net = saved(tmp_path / "last.safetensors", name, seed=3)
-    found = trained.load(tmp_path)
-    assert (found.tasks, found.about.learner, found.about.image_size) == (7, name, SIZE)
+    found = trained.load_run(tmp_path)
+    assert (found.tasks, found.info.learner, found.info.image_size) == (7, name, SIZE)
     assert type(found.net) is type(net)
     for key, value in net.state_dict().items():
         assert torch.equal(found.net.state_dict()[key], value)
@@ -40,22 +39,20 @@ def test_a_checkpoint_becomes_the_learner_that_wrote_it(name: Name, tmp_path: Pa
 
 def test_the_best_weights_come_before_the_last(tmp_path: Path) -> None:
     saved(tmp_path / "last.safetensors")
-    assert trained.load(tmp_path).file.name == "last.safetensors"
+    assert trained.load_run(tmp_path).file.name == "last.safetensors"
     saved(tmp_path / "best.safetensors")
-    assert trained.load(tmp_path).file.name == "best.safetensors"
-    assert trained.load(tmp_path / "last.safetensors").file.name == "last.safetensors"
+    assert trained.load_run(tmp_path).file.name == "best.safetensors"
+    assert trained.load_run(tmp_path / "last.safetensors").file.name == "last.safetensors"
 
 
-def test_pixels_are_normalised_as_the_first_weights_wanted_it_without_their_file(
-    tmp_path: Path,
-) -> None:
-    first = make("protonets", "conv4", normalisation=IMAGENET)
+def test_pixels_are_normalised_as_the_first_weights_wanted_it_without_their_file(tmp_path: Path) -> None:
+    first = make_learner("protonets", "conv4", normalisation=IMAGENET)
     weights = tmp_path / "first.safetensors"
-    save_weights(weights, first.backbone)  # type: ignore[arg-type]
+    save_weights(weights, first.backbone)
     net = saved(tmp_path / "last.safetensors", weights=weights)
     weights.unlink()
-    found = trained.load(tmp_path)
-    assert found.about.normalisation == IMAGENET
+    found = trained.load_run(tmp_path)
+    assert found.info.normalisation == IMAGENET
     images = torch.randint(0, 256, (4, 3, SIZE, SIZE), dtype=torch.uint8)
     assert isinstance(net, StagedLearner)
     assert isinstance(found.net, StagedLearner)
@@ -63,40 +60,40 @@ def test_pixels_are_normalised_as_the_first_weights_wanted_it_without_their_file
 
 
 @pytest.mark.parametrize("name", ["protonets", "protonets_cosine"])
-def test_a_checkpoint_keeps_the_temperature(name: Name, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_temperature(name: str, tmp_path: Path) -> None:
     saved(tmp_path / "last.safetensors", name, temperature=0.5)
-    found = trained.load(tmp_path).net
+    found = trained.load_run(tmp_path).net
     assert isinstance(found, StagedLearner)
-    assert isinstance(found.head, Prototypes)
+    assert isinstance(found.head, PrototypeHead)
     assert float(found.head.temperature) == 0.5
 
 
 def test_a_temperature_is_for_prototypes_alone() -> None:
     with pytest.raises(UsageError, match=r"for protonets and protonets_cosine, not for cnaps"):
-        make("cnaps", "conv4", temperature=2.0)
+        make_learner("cnaps", "conv4", temperature=2.0)
     with pytest.raises(UsageError, match=r"positive"):
-        make("protonets", "conv4", temperature=0.0)
+        make_learner("protonets", "conv4", temperature=0.0)
 
 
 def test_a_place_without_a_checkpoint_is_said(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing, match=r"has neither; python train\.py makes one"):
-        trained.load(tmp_path)
+        trained.load_run(tmp_path)
     with pytest.raises(SourceMissing, match=r"is not there"):
-        trained.load(tmp_path / "nowhere")
+        trained.load_run(tmp_path / "nowhere")
 
 
 def test_a_checkpoint_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.zeros(1)}, {"state": {}, "tasks": 1})
     with pytest.raises(IntegrityError, match=r"does not say which learner it is of"):
-        trained.load(path)
-    known = about(make("protonets", "conv4"), "protonets", SIZE).described()
+        trained.load_run(path)
+    known = describe_learner(make_learner("protonets", "conv4"), "protonets", SIZE).described()
     with pytest.raises(IntegrityError, match=r"'oracle', which this version does not know"):
-        About.from_described({**known, "learner": "oracle"}, path)
-    with pytest.raises(IntegrityError, match=r"pictures resized as squash, 3"):
-        About.from_described({**known, "resizing": ["squash", 3]}, path)
+        LearnerInfo.from_described({**known, "learner": "oracle"}, path)
+    with pytest.raises(IntegrityError, match=r"resizing.*: Expected `str`, got `int`"):
+        LearnerInfo.from_described({**known, "resizing": ["squash", 3]}, path)
 
 
 def test_an_unknown_learner_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"protonets"):
-        make("oracle", "conv4")  # type: ignore[arg-type]
+        make_learner("oracle", "conv4")

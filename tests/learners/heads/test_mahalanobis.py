@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learners.heads.mahalanobis import Mahalanobis, OneShot
+from learners.heads.mahalanobis import MahalanobisHead, OneShotCovariance
 from learners.labels import Labels
 from pipeline.errors import PipelineError, UsageError
 from tests.learners.tasks import error, shuffled
@@ -22,7 +22,7 @@ CASES = {
 }
 
 
-def covariance(rows: Tensor, one_shot: OneShot) -> Tensor:
+def covariance(rows: Tensor, one_shot: OneShotCovariance) -> Tensor:
     """As the official codes have it, or of zero, for a single row."""
     if len(rows) > 1:
         return torch.cov(rows.T)
@@ -31,7 +31,7 @@ def covariance(rows: Tensor, one_shot: OneShot) -> Tensor:
     return rows.var() * ones if one_shot == "official" else 0 * ones
 
 
-def by_inverses(features: Tensor, labels: Tensor, queries: Tensor, one_shot: OneShot) -> Tensor:
+def by_inverses(features: Tensor, labels: Tensor, queries: Tensor, one_shot: OneShotCovariance) -> Tensor:
     """The definition: a loop of inverses."""
     logits = []
     task = covariance(features, one_shot)
@@ -60,19 +60,17 @@ def gradients(logits: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("one_shot", ["zero", "official"])
 @pytest.mark.parametrize("case", CASES)
-def test_logits_and_gradients_are_those_of_a_loop_of_inverses(case: str, one_shot: OneShot) -> None:
+def test_logits_and_gradients_are_those_of_a_loop_of_inverses(case: str, one_shot: OneShotCovariance) -> None:
     features, labels, queries = example(*CASES[case])
     features.requires_grad_()
     queries.requires_grad_()
-    head = Mahalanobis(one_shot)
+    head = MahalanobisHead(one_shot)
     found = head.logits(head.fit(features, Labels.checked(labels)), queries)
     expected = by_inverses(features, labels, queries, one_shot)
     assert (found.log_softmax(1) - expected.log_softmax(1)).abs().max() < 1e-10
     if found.shape[1] > 1:
         for one, other in zip(
-            gradients(found, features, queries),
-            gradients(expected, features, queries),
-            strict=True,
+            gradients(found, features, queries), gradients(expected, features, queries), strict=True
         ):
             assert error(one, other) < 1e-10
 
@@ -81,27 +79,25 @@ def test_the_official_one_shot_covariance_is_not_zero() -> None:
     features, labels, queries = example((1, 2, 4), 20)
     zero, official = (
         head.logits(head.fit(features, Labels.checked(labels)), queries).log_softmax(1)
-        for head in (Mahalanobis(), Mahalanobis("official"))
+        for head in (MahalanobisHead(), MahalanobisHead("official"))
     )
     assert (zero - official).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("one_shot", ["zero", "official"])
-def test_one_image_alone_is_a_class(one_shot: OneShot) -> None:
-    head = Mahalanobis(one_shot)
+def test_one_image_alone_is_a_class(one_shot: OneShotCovariance) -> None:
+    head = MahalanobisHead(one_shot)
     features = torch.randn(1, 5, dtype=torch.float64, requires_grad=True)
     logits = head.logits(head.fit(features, Labels.checked(torch.tensor([0]))), torch.randn(3, 5))
     assert logits.shape == (3, 1)
     assert logits.isfinite().all()
-    (gradient,) = torch.autograd.grad(
-        functional.cross_entropy(logits, torch.zeros(3).long()), features
-    )
+    (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, torch.zeros(3).long()), features)
     assert gradient.abs().max() == 0
 
 
 def test_features_that_are_all_alike_have_gradients() -> None:
     for one_shot in ("zero", "official"):
-        head = Mahalanobis(one_shot)
+        head = MahalanobisHead(one_shot)
         features = torch.zeros(3, 5, requires_grad=True)
         state = head.fit(features, Labels.checked(torch.tensor([0, 1, 1])))
         logits = head.logits(state, torch.ones(2, 5))
@@ -113,7 +109,7 @@ def test_features_that_are_all_alike_have_gradients() -> None:
 @pytest.mark.parametrize("shots", [(5,) * 12, (1, 2, 2, 3, 5, 7, 10, 30)])
 def test_float32_is_enough_and_no_worse_than_inverses(shots: tuple[int, ...], scale: int) -> None:
     features, labels, queries = example(shots, 96)
-    head, known = Mahalanobis(), Labels.checked(labels)
+    head, known = MahalanobisHead(), Labels.checked(labels)
 
     def found(dtype: torch.dtype, *, gram: bool) -> list[Tensor]:
         f, q = ((scale * x).to(dtype).requires_grad_() for x in (features, queries))
@@ -133,9 +129,9 @@ def test_features_that_are_not_numbers_are_refused() -> None:
     features = torch.zeros(4, 3)
     features[1, 1] = torch.nan
     with pytest.raises(PipelineError, match="hold infinity or NaN"):
-        Mahalanobis().fit(features, Labels.checked(torch.tensor([0, 0, 1, 1])))
+        MahalanobisHead().fit(features, Labels.checked(torch.tensor([0, 0, 1, 1])))
 
 
 def test_another_one_shot_rule_is_refused() -> None:
     with pytest.raises(UsageError, match="one_shot is one of zero, official; got 'none'"):
-        Mahalanobis("none")  # type: ignore[arg-type]
+        MahalanobisHead("none")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from learners.heads.base import full_precision
 from learners.heads.linear import LinearGenerator
-from learners.heads.prototypes import Cosine, Euclidean
+from learners.heads.prototypes import CosinePrototypes, EuclideanPrototypes
 from learners.labels import Labels
 from pipeline.errors import UsageError, check_choice
 from tests.learners.tasks import shuffled
@@ -34,7 +34,7 @@ def test_euclidean_logits_are_minus_squared_distances_to_class_means(
     support: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor
 ) -> None:
     features, labels = support
-    head = Euclidean()
+    head = EuclideanPrototypes()
     found = head.logits(head.fit(features, Labels.checked(labels)), queries)
     expected = -(queries[:, None] - means(features, labels)).square().sum(2)
     assert torch.allclose(found.log_softmax(1), expected.log_softmax(1), rtol=1e-12)
@@ -43,7 +43,7 @@ def test_euclidean_logits_are_minus_squared_distances_to_class_means(
 def test_a_temperature_divides_the_distances() -> None:
     features, queries = torch.randn(6, 5), torch.randn(3, 5)
     labels = Labels.checked(torch.tensor([0, 1, 2, 0, 1, 2]))
-    plain, warm = Euclidean(), Euclidean(temperature=8.0)
+    plain, warm = EuclideanPrototypes(), EuclideanPrototypes(temperature=8.0)
     expected = plain.logits(plain.fit(features, labels), queries) / 8
     assert torch.equal(warm.logits(warm.fit(features, labels), queries), expected)
 
@@ -52,7 +52,7 @@ def test_cosine_logits_are_scaled_cosines_to_class_means(
     support: tuple[torch.Tensor, torch.Tensor], queries: torch.Tensor
 ) -> None:
     features, labels = support
-    head = Cosine(temperature=0.25)
+    head = CosinePrototypes(temperature=0.25)
     found = head.logits(head.fit(features, Labels.checked(labels)), queries)
     expected = 4 * functional.cosine_similarity(queries[:, None], means(features, labels), dim=2)
     assert torch.allclose(found, expected, rtol=1e-12)

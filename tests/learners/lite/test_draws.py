@@ -9,11 +9,11 @@ import torch
 
 from learners.labels import Labels
 from learners.lite.draws import (
-    Draw,
     Scheme,
+    SupportDraw,
     allocate,
     balanced,
-    draw,
+    draw_support,
     inclusion,
     systematic,
     unweighted,
@@ -29,16 +29,14 @@ def labels(*shots: int) -> Labels:
 
 def sizes(known: Labels, seed: int = 0) -> np.ndarray:
     """Of gradients: alike within a class, different between classes."""
-    return (
-        (1 + rng(seed).random(len(known)) / 9) * (1 + 3 * known.values) / known.counts[known.values]
-    )
+    return (1 + rng(seed).random(len(known)) / 9) * (1 + 3 * known.values) / known.counts[known.values]
 
 
-def mean_weights(draws: list[Draw], total: int) -> np.ndarray:
+def mean_weights(draws: list[SupportDraw], total: int) -> np.ndarray:
     return expected_weights([(one, 1 / len(draws)) for one in draws], total)
 
 
-def expected_weights(outcomes: list[tuple[Draw, float]], total: int) -> np.ndarray:
+def expected_weights(outcomes: list[tuple[SupportDraw, float]], total: int) -> np.ndarray:
     weights = np.zeros(total)
     for (units, values), chance in outcomes:
         weights[units] += values * chance
@@ -49,7 +47,7 @@ def expected_weights(outcomes: list[tuple[Draw, float]], total: int) -> np.ndarr
 def test_the_expected_weight_of_every_unit_is_one(scheme: Scheme) -> None:
     known = labels(4, 1, 3)
     for h in (3, 4, 6):
-        outcomes = Every().all(partial(draw, scheme, known, h, sizes=sizes(known)))
+        outcomes = Every().all(partial(draw_support, scheme, known, h, sizes=sizes(known)))
         assert np.abs(expected_weights(outcomes, 8) - 1).max() < 1e-12
         assert all(len(np.unique(units)) == h for (units, _), _ in outcomes)
 
@@ -58,7 +56,7 @@ def test_the_expected_weight_of_every_unit_is_one(scheme: Scheme) -> None:
 def test_with_fewer_units_than_classes_the_expected_weight_is_still_one(scheme: Scheme) -> None:
     known = labels(4, 1, 3, 2, 5)
     for h in (1, 3, 4):
-        draws = [draw(scheme, known, h, rng(seed), sizes(known)) for seed in range(4000)]
+        draws = [draw_support(scheme, known, h, rng(seed), sizes(known)) for seed in range(4000)]
         weights = mean_weights(draws, 15)
         spread = np.sqrt(np.square([w.max() for _, w in draws]).mean() / len(draws) * 15 / h)
         assert np.abs(weights - 1).max() < 4 * spread
@@ -91,9 +89,7 @@ def test_allocation_has_the_least_variance_of_all() -> None:
             for option in itertools.product(*(range(1, count + 1) for count in counts))
             if sum(option) == h
         ]
-        variances = [
-            ((counts * means) ** 2 * (1 / option - 1 / counts)).sum() for option in options
-        ]
+        variances = [((counts * means) ** 2 * (1 / option - 1 / counts)).sum() for option in options]
         found = allocate(counts, means, h)
         assert found.sum() == h
         assert (found <= counts).all()
@@ -104,9 +100,9 @@ def test_allocation_has_the_least_variance_of_all() -> None:
 def test_neyman_takes_more_where_gradients_are_larger_and_stratified_in_proportion() -> None:
     known = labels(10, 10, 20)
     large = np.where(known.values == 1, 9.0, 1.0)
-    found = known.values[draw("neyman", known, 12, rng(), large).units]
+    found = known.values[draw_support("neyman", known, 12, rng(), large).units]
     assert np.bincount(found).tolist() == [1, 9, 2]
-    found = known.values[draw("stratified", known, 12, rng(), large).units]
+    found = known.values[draw_support("stratified", known, 12, rng(), large).units]
     assert np.bincount(found).tolist() == [3, 3, 6]
 
 
@@ -115,7 +111,7 @@ def test_neyman_takes_the_larger_gradients_of_a_class_more_often() -> None:
     own = np.flatnonzero(known.values == 1)
     norms = np.ones(5)
     norms[own[2]] = 4
-    outcomes = Every().all(partial(draw, "neyman", known, 2, sizes=norms))
+    outcomes = Every().all(partial(draw_support, "neyman", known, 2, sizes=norms))
     often = np.zeros(5)
     for (units, weights), chance in outcomes:
         often[units] += chance
@@ -126,7 +122,7 @@ def test_neyman_takes_the_larger_gradients_of_a_class_more_often() -> None:
 def test_a_class_without_gradient_is_drawn_from_alike() -> None:
     known = labels(3, 3)
     norms = np.where(known.values == 0, 1.0, 0.0)
-    outcomes = Every().all(partial(draw, "neyman", known, 3, sizes=norms))
+    outcomes = Every().all(partial(draw_support, "neyman", known, 3, sizes=norms))
     assert np.abs(expected_weights(outcomes, 6) - 1).max() < 1e-12
 
 
@@ -134,7 +130,7 @@ def test_a_class_without_gradient_is_drawn_from_alike() -> None:
 def test_h_of_all_units_or_more_takes_each_once_with_weight_one(scheme: Scheme) -> None:
     known = labels(2, 3)
     for h in (5, 6, 1000):
-        units, weights = draw(scheme, known, h, rng(), np.ones(5))
+        units, weights = draw_support(scheme, known, h, rng(), np.ones(5))
         assert units.tolist() == [0, 1, 2, 3, 4]
         assert (weights == 1).all()
 
@@ -142,9 +138,9 @@ def test_h_of_all_units_or_more_takes_each_once_with_weight_one(scheme: Scheme) 
 def test_h_of_nought_takes_no_unit_but_exact_takes_all() -> None:
     known = labels(2, 3)
     for scheme in SAMPLED:
-        assert len(draw(scheme, known, 0, rng(), np.ones(5)).units) == 0
-    assert len(draw("none", known, 5, rng()).units) == 0
-    assert len(draw("exact", known, 0, rng()).units) == 5
+        assert len(draw_support(scheme, known, 0, rng(), np.ones(5)).units) == 0
+    assert len(draw_support("none", known, 5, rng()).units) == 0
+    assert len(draw_support("exact", known, 0, rng()).units) == 5
     assert len(unweighted(known, 0, rng()).units) == 0
 
 
@@ -152,7 +148,7 @@ def test_h_of_nought_takes_no_unit_but_exact_takes_all() -> None:
 @pytest.mark.parametrize("h", [2, 6])
 def test_a_draw_depends_on_its_generator_alone(scheme: Scheme, h: int) -> None:
     known = labels(4, 4, 4)
-    one, same, other = (draw(scheme, known, h, rng(s), sizes(known)) for s in (1, 1, 2))
+    one, same, other = (draw_support(scheme, known, h, rng(s), sizes(known)) for s in (1, 1, 2))
     assert one.units.tolist() == same.units.tolist() == sorted(one.units)
     assert one.weights.tolist() == same.weights.tolist()
     assert one.units.tolist() != other.units.tolist()
@@ -162,8 +158,8 @@ def test_a_draw_depends_on_its_generator_alone(scheme: Scheme, h: int) -> None:
 @pytest.mark.parametrize("h", [2, 6])
 def test_gradients_of_no_use_make_the_draw_stratified(broken: float, h: int) -> None:
     known = labels(4, 4, 4)
-    found = draw("neyman", known, h, rng(), np.full(12, broken))
-    expected = draw("stratified", known, h, rng())
+    found = draw_support("neyman", known, h, rng(), np.full(12, broken))
+    expected = draw_support("stratified", known, h, rng())
     assert found.units.tolist() == expected.units.tolist()
     assert np.isfinite(found.weights).all()
 
@@ -176,12 +172,7 @@ def test_the_papers_draw_is_uniform_with_weight_one() -> None:
 
 def test_a_balanced_part_has_classes_as_equal_as_they_can_be_and_none_empty() -> None:
     known = labels(1, 9, 4, 20)
-    for h, expected in (
-        (13, [1, 4, 4, 4]),
-        (2, [1, 1, 1, 1]),
-        (25, [1, 9, 4, 11]),
-        (99, [1, 9, 4, 20]),
-    ):
+    for h, expected in ((13, [1, 4, 4, 4]), (2, [1, 1, 1, 1]), (25, [1, 9, 4, 11]), (99, [1, 9, 4, 20])):
         found = np.bincount(known.values[balanced(known, h, rng())])
         assert found.tolist() == expected
 
@@ -189,4 +180,4 @@ def test_a_balanced_part_has_classes_as_equal_as_they_can_be_and_none_empty() ->
 def test_labels_of_one_class_only_can_be_drawn_from() -> None:
     known = Labels.checked(torch.zeros(6, dtype=torch.int64))
     for scheme in SAMPLED:
-        assert len(draw(scheme, known, 2, rng(), np.ones(6)).units) == 2
+        assert len(draw_support(scheme, known, 2, rng(), np.ones(6)).units) == 2

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from learners.heads.base import Head, State
 from learners.labels import Labels
-from learners.learner import StagedLearner, Task
-from learners.lite.engine import Lite, Sampler, backward
+from learners.learner import StagedLearner
+from learners.lite.engine import Lite, SamplerName, backward
 from learners.methods.cnaps import CNAPs
 from learners.methods.protonets import ProtoNets
 from learners.networks.set_encoder import SetEncoder
+from learners.task import Task
 from pipeline.errors import UsageError
 from tests.learners.heads.test_mahalanobis import by_inverses
 from tests.learners.tasks import (
@@ -32,7 +33,7 @@ from tests.learners.tasks import (
     whole,
 )
 
-SAMPLED: list[Sampler] = ["uniform", "stratified", "neyman"]
+SAMPLED: list[SamplerName] = ["uniform", "stratified", "neyman"]
 quiet = pytest.mark.filterwarnings("ignore:h=. is less than 1.5")
 
 
@@ -86,7 +87,7 @@ def test_exact_simple_cnaps_is_full_back_propagation_through_a_loop_of_inverses(
 @quiet
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("sampler", SAMPLED)
-def test_the_mean_over_all_draws_is_the_full_gradient(name: str, sampler: Sampler) -> None:
+def test_the_mean_over_all_draws_is_the_full_gradient(name: str, sampler: SamplerName) -> None:
     learner, asked = LEARNERS[name](), task((3, 2))
     full, _ = whole(learner, asked, penalty=0.001)
     mean, count = expected(learner, asked, Lite(h=3, sampler=sampler, chunk=3))
@@ -120,7 +121,7 @@ def test_stages_may_have_samplers_of_their_own() -> None:
 
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("sampler", [*SAMPLED, "exact", "subsample"])
-def test_h_of_the_whole_support_is_the_full_gradient(name: str, sampler: Sampler) -> None:
+def test_h_of_the_whole_support_is_the_full_gradient(name: str, sampler: SamplerName) -> None:
     learner, asked = LEARNERS[name](), task((3, 2, 2), queries=5, batches=2)
     full, _ = whole(learner, asked, penalty=0.001)
     for h in (7, 50):
@@ -227,9 +228,7 @@ def test_neyman_has_a_fraction_of_uniforms_error(shots: tuple[int, ...]) -> None
     full, _ = whole(learner, asked)
     errors = {}
     for sampler in SAMPLED:
-        found = [
-            staged(learner, asked, Lite(h=10, sampler=sampler), rng(seed))[0] for seed in range(40)
-        ]
+        found = [staged(learner, asked, Lite(h=10, sampler=sampler), rng(seed))[0] for seed in range(40)]
         errors[sampler] = sum(error(gradient, full) ** 2 for gradient in found) / len(found)
     assert errors["neyman"] < 0.3 * errors["uniform"]
     assert errors["neyman"] < 1.1 * errors["stratified"]
@@ -262,7 +261,7 @@ def saved_bytes(learner: StagedLearner, asked: Task, settings: Lite) -> int:
 @pytest.mark.parametrize("name", ["protonets", "cnaps", "simple_cnaps"])
 @pytest.mark.parametrize("sampler", ["neyman", "exact"])
 def test_what_is_kept_for_backward_passes_does_not_grow_with_the_task(
-    name: str, sampler: Sampler
+    name: str, sampler: SamplerName
 ) -> None:
     learner = LEARNERS[name]()
     settings = Lite(h=8, sampler=sampler, chunk=8)
@@ -359,14 +358,8 @@ def test_tasks_that_are_not_what_they_say_are_refused() -> None:
     images, labels = next(iter(asked.queries))
     for wrong, message in (
         (replace(asked, query_count=5), "said to have 5 queries and handed over 4"),
-        (
-            replace(asked, queries=[(images, labels + 1)]),
-            "query labels are 0 to 1, .* 2 of 4 are not",
-        ),
-        (
-            replace(asked, queries=[(images, labels - 1)]),
-            "query labels are 0 to 1, .* 2 of 4 are not",
-        ),
+        (replace(asked, queries=[(images, labels + 1)]), "query labels are 0 to 1, .* 2 of 4 are not"),
+        (replace(asked, queries=[(images, labels - 1)]), "query labels are 0 to 1, .* 2 of 4 are not"),
         (replace(asked, queries=[(images[:3], labels)]), "got 3 and 4"),
         (replace(asked, queries=[(images[:0], labels[:0])]), "got 0 and 0"),
         (replace(asked, way=3), "of 3 classes 2 have none"),

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from learners.learner import Passage
-from learners.methods.descent import Descent
+from learners.methods.descent import SupportDescent
 from learners.methods.finetuner import FineTuner
-from learners.networks.film import identity
+from learners.networks.film import identity_film
+from learners.task import ChunkedPass
 from pipeline.errors import UsageError
 from tests.learners.small import pictures, toy
 
@@ -33,16 +33,14 @@ def test_it_is_fifty_steps_of_the_optimizer_on_a_linear_layer(name: str, lr: flo
         expected = layer(net(QUERIES))
     for batch in (2, 40):
         tuner = FineTuner(toy(), optimizer=name)
-        found = tuner.adapt(IMAGES, LABELS, passage=Passage(chunk=batch)).logits(QUERIES)
+        found = tuner.adapt(IMAGES, LABELS, passage=ChunkedPass(chunk=batch)).logits(QUERIES)
         assert (found - expected).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_film_is_tuned_with_the_head_and_the_backbone_stays(optimizer: str) -> None:
     net = toy(film=True)
-    film = [
-        tensor.requires_grad_() for tensor in identity(net.film_channels, torch.zeros(1).double())
-    ]
+    film = [tensor.requires_grad_() for tensor in identity_film(net.film_channels, torch.zeros(1).double())]
     head = [torch.zeros(3, 5).double().requires_grad_(), torch.zeros(3).double().requires_grad_()]
     kind = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
     steps = kind([*film, *head], lr=0.05)
@@ -55,27 +53,27 @@ def test_film_is_tuned_with_the_head_and_the_backbone_stays(optimizer: str) -> N
         expected = nn.functional.linear(net(QUERIES, film), *head)
     own = toy(film=True)
     before = {name: value.clone() for name, value in own.state_dict().items()}
-    tuner = FineTuner(own, film=True, optimizer=optimizer, lr=0.05, descent=Descent(20))
+    tuner = FineTuner(own, film=True, optimizer=optimizer, lr=0.05, descent=SupportDescent(20))
     with torch.no_grad():
-        classifier = tuner.adapt(IMAGES, LABELS, passage=Passage(chunk=3))
+        classifier = tuner.adapt(IMAGES, LABELS, passage=ChunkedPass(chunk=3))
     assert (classifier.logits(QUERIES) - expected).abs().max() < 1e-11
     assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
-    plain = FineTuner(own, optimizer=optimizer, lr=0.05, descent=Descent(20))
+    plain = FineTuner(own, optimizer=optimizer, lr=0.05, descent=SupportDescent(20))
     assert not torch.equal(plain.adapt(IMAGES, LABELS).logits(QUERIES), expected)
 
 
 def test_without_film_each_support_image_goes_through_the_backbone_once() -> None:
     net, passed = toy(), []
     net.net.register_forward_hook(lambda _module, inputs, _features: passed.append(len(inputs[0])))
-    classifier = FineTuner(net).adapt(IMAGES, LABELS, passage=Passage(chunk=3))
+    classifier = FineTuner(net).adapt(IMAGES, LABELS, passage=ChunkedPass(chunk=3))
     assert passed == [3, 3, 1]
     assert classifier(QUERIES).shape == (5, 3)
 
 
 def test_the_papers_weighting_takes_longer_steps_with_more_batches() -> None:
     one, paper = (
-        FineTuner(toy(), descent=Descent(1, weighting))
-        .adapt(IMAGES, LABELS, passage=Passage(chunk=1))
+        FineTuner(toy(), descent=SupportDescent(1, weighting))
+        .adapt(IMAGES, LABELS, passage=ChunkedPass(chunk=1))
         .state[0]
         for weighting in ("whole", "paper")
     )

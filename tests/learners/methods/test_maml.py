@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, linear
 
-from learners.learner import Passage, Task
-from learners.methods.descent import Descent
-from learners.methods.maml import MAML, Rates
+from learners.lite.engine import Lite
+from learners.methods.descent import SupportDescent
+from learners.methods.maml import MAML, InnerRates
 from learners.networks import backbone
+from learners.task import ChunkedPass, Task
+from pipeline.episodes import generator
 from pipeline.errors import UsageError
 from tests.learners.small import pictures, toy
 
 WAY, COUNT = 3, 7
 IMAGES, LABELS = pictures(COUNT, seed=1), torch.tensor([0, 1, 2, 0, 1, 0, 2])
 QUERIES, TARGETS = pictures(5, seed=2), torch.tensor([2, 1, 0, 0, 1])
-RATES = Rates(head=0.5, backbone=0.05)
+RNG = generator(0, 0)
+RATES = InnerRates(head=0.5, backbone=0.05)
 
 
 def task(batch: int = 5, targets: Tensor = TARGETS) -> Task:
@@ -68,13 +71,11 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor], factor: float =
 
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_the_gradient_is_that_of_the_whole_support_set_whatever_the_batches(
-    batch: int, size: int
-) -> None:
+def test_the_gradient_is_that_of_the_whole_support_set_whatever_the_batches(batch: int, size: int) -> None:
     expected, loss = by_definition(4, [COUNT])
-    learner = MAML(toy(), descent=Descent(4), rates=RATES)
+    learner = MAML(toy(), descent=SupportDescent(4), rates=RATES)
     before = [parameter.detach().clone() for parameter in learner.parameters()]
-    outcome = learner.backward(task(size), chunk=batch)
+    outcome = learner.gradient(task(size), Lite(chunk=batch), RNG)
     assert close(gradients(learner), expected)
     assert outcome.loss.item() == pytest.approx(loss, rel=1e-12)
     assert (outcome.queries, outcome.h) == (5, {"backbone": 4 * COUNT})
@@ -84,25 +85,25 @@ def test_the_gradient_is_that_of_the_whole_support_set_whatever_the_batches(
 
 def test_the_papers_weighting_adds_up_the_means_of_batches() -> None:
     expected, loss = by_definition(4, [3, 3, 1])
-    learner = MAML(toy(), descent=Descent(4, "paper"), rates=RATES)
-    assert learner.backward(task(), chunk=3).loss.item() == pytest.approx(loss)
+    learner = MAML(toy(), descent=SupportDescent(4, "paper"), rates=RATES)
+    assert learner.gradient(task(), Lite(chunk=3), RNG).loss.item() == pytest.approx(loss)
     assert close(gradients(learner), expected)
     assert not close(gradients(learner), by_definition(4, [COUNT])[0])
 
 
 def test_gradients_of_tasks_add_up_with_their_scale() -> None:
     expected, _ = by_definition(2, [COUNT])
-    learner = MAML(toy(), descent=Descent(2), rates=RATES)
+    learner = MAML(toy(), descent=SupportDescent(2), rates=RATES)
     for scale in (0.25, 1.5):
-        learner.backward(task(2), scale=scale)
+        learner.gradient(task(2), Lite(), RNG, scale=scale)
     assert close(gradients(learner), expected, 1.75)
 
 
 def test_gradients_are_clamped_only_when_asked() -> None:
     expected, _ = by_definition(2, [COUNT])
     bound = max(float(gradient.abs().max()) for gradient in expected.values()) / 2
-    learner = MAML(toy(), descent=Descent(2), rates=RATES, clamp=bound)
-    learner.backward(task())
+    learner = MAML(toy(), descent=SupportDescent(2), rates=RATES, clamp=bound)
+    learner.gradient(task(), Lite(), RNG)
     found = gradients(learner)
     assert close(found, {name: g.clamp(-bound, bound) for name, g in expected.items()})
     with pytest.raises(UsageError, match="positive"):
@@ -110,11 +111,10 @@ def test_gradients_are_clamped_only_when_asked() -> None:
 
 
 def test_accuracy_is_counted_and_adapting_fits_the_support_set_without_a_trace() -> None:
-    learner = MAML(toy(), descent=Descent(300), rates=Rates(head=0.5, backbone=0.5))
+    learner = MAML(toy(), descent=SupportDescent(300), rates=InnerRates(head=0.5, backbone=0.5))
     again = [(IMAGES, LABELS)]
-    outcome = learner.backward(
-        Task(images=IMAGES, labels=LABELS, way=WAY, queries=again, query_count=COUNT)
-    )
+    shown = Task(images=IMAGES, labels=LABELS, way=WAY, queries=again, query_count=COUNT)
+    outcome = learner.gradient(shown, Lite(), RNG)
     assert (outcome.correct.item(), outcome.queries) == (COUNT, COUNT)
     learner.zero_grad()
     before = {name: value.clone() for name, value in learner.state_dict().items()}
@@ -130,7 +130,7 @@ def test_accuracy_is_counted_and_adapting_fits_the_support_set_without_a_trace()
 
 
 def test_parameters_come_back_when_the_queries_fail() -> None:
-    learner = MAML(toy(), descent=Descent(3), rates=RATES)
+    learner = MAML(toy(), descent=SupportDescent(3), rates=RATES)
     before = [parameter.detach().clone() for parameter in learner.parameters()]
 
     def broken() -> Iterator[tuple[Tensor, Tensor]]:
@@ -138,7 +138,7 @@ def test_parameters_come_back_when_the_queries_fail() -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        learner.backward(replace(task(), queries=broken()))
+        learner.gradient(replace(task(), queries=broken()), Lite(), RNG)
     for parameter, value in zip(learner.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
 
@@ -146,8 +146,8 @@ def test_parameters_come_back_when_the_queries_fail() -> None:
 def test_frozen_parameters_stay() -> None:
     net = toy()
     net.net.get_submodule("0").requires_grad_(requires_grad=False)
-    learner = MAML(net, descent=Descent(2), rates=RATES)
-    learner.backward(task())
+    learner = MAML(net, descent=SupportDescent(2), rates=RATES)
+    learner.gradient(task(), Lite(), RNG)
     assert {name.split(".")[1] for name in gradients(learner)} == {"1"}
 
 
@@ -162,10 +162,10 @@ def test_frames_of_a_clip_count_as_one() -> None:
         query_count=10,
         clip=2,
     )
-    learner = MAML(toy(), descent=Descent(3), rates=RATES)
-    assert learner.backward(twice, chunk=4).queries == 5
+    learner = MAML(toy(), descent=SupportDescent(3), rates=RATES)
+    assert learner.gradient(twice, Lite(chunk=4), RNG).queries == 5
     assert close(gradients(learner), expected)
-    classifier = learner.adapt(twice.images, twice.labels, passage=Passage(clip=2))
+    classifier = learner.adapt(twice.images, twice.labels, passage=ChunkedPass(clip=2))
     single = learner.adapt(IMAGES, LABELS)
     images = QUERIES.repeat_interleave(2, 0)
     assert torch.allclose(classifier(images), single(QUERIES), atol=1e-12)
@@ -180,22 +180,22 @@ def test_frames_of_a_clip_count_as_one() -> None:
     ],
 )
 def test_bad_tasks_are_refused(change: dict[str, Any], message: str) -> None:
-    learner = MAML(toy(), descent=Descent(1))
+    learner = MAML(toy(), descent=SupportDescent(1))
     with pytest.raises(UsageError, match=message):
-        learner.backward(replace(task(), **change))
+        learner.gradient(replace(task(), **change), Lite(), RNG)
 
 
 def test_descents_and_backbones_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="starts at 0, got -1"):
-        Descent(-1)
-    with pytest.raises(UsageError, match="7 support images need as many labels, not 3"):
+        SupportDescent(-1)
+    with pytest.raises(UsageError, match=r"with a label each, got images of shape \(7, .* and 3 labels"):
         MAML(toy()).adapt(IMAGES, LABELS[:3])
     with pytest.raises(UsageError, match="the weighting of chunks is one of whole, paper"):
-        Descent(3, weighting="mean")
+        SupportDescent(3, weighting="mean")
     with pytest.raises(UsageError, match="norm='example'"):
         MAML(backbone("conv4", norm="batch"))
 
 
 def test_no_steps_leave_every_class_as_likely() -> None:
-    classifier = MAML(toy(), descent=Descent(0)).adapt(IMAGES, LABELS)
+    classifier = MAML(toy(), descent=SupportDescent(0)).adapt(IMAGES, LABELS)
     assert (classifier(QUERIES) - 1 / WAY).abs().max() < 1e-15

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from learners.networks import NAMES, Backbone, backbone
+from learners.networks import BACKBONE_NAMES, Backbone, backbone
 from pipeline.errors import UsageError
-from pipeline.pixels import IMAGENET, SYMMETRIC, Normalisation, normalise
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation, normalise
 from tests.learners.small import pictures, scramble, toy
 
 OTHERS = ("timm/resnet18", "mobilenetv3_small_050", "convnext_atto")
@@ -27,7 +27,7 @@ def test_totals_of_parameters_are_the_papers(name: str) -> None:
     assert sum(parameter.numel() for parameter in backbone(name).parameters()) == TOTALS[name]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *OTHERS])
+@pytest.mark.parametrize("name", [*BACKBONE_NAMES, *OTHERS])
 def test_a_feature_does_not_depend_on_the_batch_even_while_training(name: str) -> None:
     torch.manual_seed(0)
     net = backbone(name).train()
@@ -88,10 +88,7 @@ def test_sizes_of_maps_are_the_papers() -> None:
     sizes = []
     for name, size in (("resnet18", 224), ("resnet18_84", 84)):
         net = backbone(name).net
-        watched = [
-            net.get_submodule("conv1"),
-            *(net.get_submodule(f"layer{i}") for i in range(1, 5)),
-        ]
+        watched = [net.get_submodule("conv1"), *(net.get_submodule(f"layer{i}") for i in range(1, 5))]
         for module in watched:
             module.register_forward_hook(lambda _m, _x, y: sizes.append(y.shape[-1]))
         with torch.no_grad():
@@ -103,7 +100,7 @@ def test_normalisation_belongs_to_the_network_and_can_be_given() -> None:
     torch.manual_seed(0)
     assert backbone("mobilenetv1_075").normalisation == SYMMETRIC
     assert backbone("efficientnet_b0").normalisation == IMAGENET
-    mine = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    mine = PixelNormalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     net = backbone("conv4", normalisation=mine)
     images = pictures(2, 28)
     assert torch.equal(net(images), net.net(normalise(images, mine)))
@@ -132,9 +129,7 @@ def test_images_that_are_not_uint8_are_refused() -> None:
         ("conv4", {"weights": "pretrained"}, "conv4 has no weights to fetch"),
     ],
 )
-def test_what_cannot_be_made_is_refused(
-    name: str, options: dict[str, object], message: str
-) -> None:
+def test_what_cannot_be_made_is_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         backbone(name, **options)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from learners.networks import Backbone, backbone
-from learners.networks.film import FilmGenerator, identity, places
+from learners.networks.film import FilmGenerator, film_places, identity_film
 from pipeline.errors import UsageError
 from pipeline.pixels import IMAGENET
 from tests.learners.small import pictures, random_film, scramble, toy
@@ -43,7 +43,7 @@ def filmed_by_hooks(net: Backbone, images: Tensor, film: tuple[Tensor, ...]) -> 
 
     handles = []
     for norm, (gamma, beta) in zip(
-        places(net.net).values(), zip(film[::2], film[1::2], strict=True), strict=True
+        film_places(net.net).values(), zip(film[::2], film[1::2], strict=True), strict=True
     ):
         spot = norm.get_submodule("drop") if hasattr(norm, "drop") else norm
         shape = (-1,) if type(norm) is nn.LayerNorm else (-1, 1, 1)
@@ -80,7 +80,7 @@ def test_film_of_ones_and_zeros_leaves_every_bit(name: str) -> None:
     images = pictures(2, 40)
     with torch.no_grad():
         plain = net(images)
-        assert torch.equal(net(images, identity(net.film_channels, plain)), plain)
+        assert torch.equal(net(images, identity_film(net.film_channels, plain)), plain)
 
 
 def test_the_papers_places_are_found_by_rule() -> None:
@@ -89,7 +89,7 @@ def test_the_papers_places_are_found_by_rule() -> None:
     for name in ("resnet18", "resnet18_84", "timm/resnet18"):
         net = backbone(name, film=True)
         assert list(net.film_channels) == resnet
-        assert not [place for place in places(net.net) if "downsample" in place or place == "bn1"]
+        assert not [place for place in film_places(net.net) if "downsample" in place or place == "bn1"]
 
 
 def test_places_can_be_named_by_a_regular_expression() -> None:
@@ -173,7 +173,7 @@ def test_a_new_generator_starts_close_to_the_identity_and_its_penalty_is_the_reg
     torch.manual_seed(0)
     generator = FilmGenerator((64, 32))
     film = generator(torch.randn(64))
-    for found, plain in zip(film, identity((64, 32), film[0]), strict=True):
+    for found, plain in zip(film, identity_film((64, 32), film[0]), strict=True):
         assert 0 < (found - plain).abs().max() < 0.01
     torch.autograd.backward(generator.penalty())
     assert generator.regularisers.grad is not None

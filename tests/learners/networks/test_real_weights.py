@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from learners.networks import backbone
-from learners.networks.film import identity
+from learners.networks.film import identity_film
 from pipeline.pixels import SYMMETRIC
 from pipeline.sources.facts import fact_rows
 
@@ -52,6 +52,6 @@ def test_real_weights_name_what_real_photographs_show(real_data: Path) -> None:
     print(f"top-1 on {len(names)} photographs: {right:.1%}")
     assert len(names) == 160
     assert right > 0.75
-    film = identity(net.film_channels, features)
+    film = identity_film(net.film_channels, features)
     assert torch.equal(net(images[:4], film), net(images[:4]))
     assert torch.allclose(net(images[5:6]), features[5:6], atol=1e-4)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learners.networks import backbone, save_weights
 from pipeline.errors import IntegrityError, SourceMissing
-from pipeline.pixels import Normalisation
+from pipeline.pixels import PixelNormalisation
 from tests.learners.small import pictures, scramble
 
 
@@ -20,8 +20,7 @@ def made() -> dict[str, Tensor]:
     net = backbone("conv4").net
     scramble(net)
     return {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in net.state_dict().items()
+        name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in net.state_dict().items()
     }
 
 
@@ -43,7 +42,7 @@ def test_weights_come_from_safetensors_and_from_torch(name: str, tmp_path: Path)
 
 
 def test_normalisation_travels_with_the_weights(tmp_path: Path) -> None:
-    mine = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    mine = PixelNormalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     net = backbone("resnet18_84", normalisation=mine)
     save_weights(tmp_path / "w.safetensors", net)
     again = backbone("resnet18_84", weights=tmp_path / "w.safetensors")
@@ -120,11 +119,7 @@ def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
 
 def test_counters_of_batches_may_be_missing(tmp_path: Path) -> None:
     net = backbone("resnet18_84")
-    tensors = {
-        name: t.contiguous()
-        for name, t in net.net.state_dict().items()
-        if "num_batches" not in name
-    }
+    tensors = {name: t.contiguous() for name, t in net.net.state_dict().items() if "num_batches" not in name}
     save_file(tensors, tmp_path / "w.safetensors")
     again = backbone("resnet18_84", weights=tmp_path / "w.safetensors")
     assert torch.equal(again(pictures(1, 40)), net(pictures(1, 40)))

@@ -6,15 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from learners.training.temperature import fitting
+from learners.training.temperature import best_temperature
 from pipeline.errors import UsageError
 
 TASKS = 40
 
 
-def asked(
-    temperature: float, *, queries: int = 50, way: int = 8
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def asked(temperature: float, *, queries: int = 50, way: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Logits, and labels that are drawn as their softmax at this temperature says."""
     random = torch.Generator().manual_seed(3)
     logits = [10 * torch.randn(queries, way, generator=random) for _ in range(TASKS)]
@@ -25,32 +23,30 @@ def asked(
 
 
 def loss(pairs: list[tuple[torch.Tensor, torch.Tensor]], temperature: float) -> float:
-    losses = [
-        functional.cross_entropy(logits.double() / temperature, labels) for logits, labels in pairs
-    ]
+    losses = [functional.cross_entropy(logits.double() / temperature, labels) for logits, labels in pairs]
     return float(torch.stack(losses).mean())
 
 
 @pytest.mark.parametrize("temperature", [0.5, 6.0, 40.0])
 def test_labels_drawn_at_a_temperature_tell_it(temperature: float) -> None:
-    assert fitting(asked(temperature)) == pytest.approx(temperature, rel=0.15)
+    assert best_temperature(asked(temperature)) == pytest.approx(temperature, rel=0.15)
 
 
 def test_no_other_has_less_loss() -> None:
     pairs = asked(6.0)
-    least = loss(pairs, fitting(pairs))
-    assert all(least < loss(pairs, fitting(pairs) * factor) for factor in (0.8, 0.9, 1.1, 1.25))
+    least = loss(pairs, best_temperature(pairs))
+    assert all(least < loss(pairs, best_temperature(pairs) * factor) for factor in (0.8, 0.9, 1.1, 1.25))
 
 
 def test_logits_of_another_scale_have_the_temperature_of_that_scale() -> None:
     pairs = asked(6.0)
     far = [(1000 * logits, labels) for logits, labels in pairs]
-    assert fitting(far) == pytest.approx(1000 * fitting(pairs), rel=0.01)
+    assert best_temperature(far) == pytest.approx(1000 * best_temperature(pairs), rel=0.01)
 
 
 def test_answers_that_are_all_right_have_a_finite_sharpness() -> None:
     logits = 5 * torch.eye(4)
-    found = fitting([(logits, torch.arange(4))] * 10)
+    found = best_temperature([(logits, torch.arange(4))] * 10)
     right = (logits / found).softmax(1).diagonal()
     assert found > 0
     assert right == pytest.approx([1 - 0.75 / 41] * 4, rel=0.01)
@@ -59,4 +55,4 @@ def test_answers_that_are_all_right_have_a_finite_sharpness() -> None:
 def test_features_that_tell_nothing_are_said() -> None:
     logits = torch.eye(4)
     with pytest.raises(UsageError, match="no better than chance; leave --fit-temperature out"):
-        fitting([(logits, (torch.arange(4) + 1) % 4)])
+        best_temperature([(logits, (torch.arange(4) + 1) % 4)])
