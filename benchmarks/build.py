@@ -1,20 +1,19 @@
-"""The builder against its ceiling, plain Pillow and its peers' writers, all on the same pictures.
+"""Compare the builder with its upper bound, plain Pillow and its peers' writers on the same images.
 
     REAL_DATA=folder python -m benchmarks.build             the tables of benchmarks/RESULTS.md
-    REAL_DATA=folder python -m benchmarks.build --quick     does it run? no figures to quote
+    REAL_DATA=folder python -m benchmarks.build --quick     only checks that it runs
 
-Every run is a fresh process. Its CPU time, its children's included, is the kernel's; it counts from
-when all is imported, less what the same run takes with hardly any pictures (to start workers). Runs
+Every run is a fresh process. Its CPU time, its children's included, is the kernel's. It counts from
+when all is imported, less the time of the same run with hardly any images (which starts workers). Runs
 are interleaved in rounds.
-The ceiling is the pixels' part alone, in a bare loop: read, decode, resize, encode, forget. All but
-the builder run with an allocator told to keep its memory, which is luck otherwise and helps them.
+The upper bound is a bare loop over the pixels: read, decode, resize, encode, discard. All contenders but
+the builder run with an allocator that keeps its memory, which otherwise depends on luck and helps them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,45 +22,43 @@ import zipfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import PIL
 
-from benchmarks.plan_growth import HEADER, growth, row
-from benchmarks.tables import PEERS, Case, Contender, Cost, Result, tables
+from benchmarks.common import ROOT, describe_run, is_installed
+from benchmarks.plan_growth import GROWTH_HEADER, growth_row, measure_growth
+from benchmarks.tables import BUILD_PEERS, BuildCase, BuildContender, BuildCost, BuildResult, build_tables
 from benchmarks.workloads import cache_folder, workloads
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 PICTURES: Final = {"photos": 2400, "caltech": 5226, "frames": 750}  # about 4 s of work each
-SHARDS: Final = 6  # in a run; the default would make many small ones of so few pictures
+SHARDS: Final = 6  # in a run; the default would make many small ones of so few images
 QUICK: Final = 6  # times fewer with --quick
 SLOW: Final = 4  # times fewer with plain Pillow
 PLAIN: Final = "pillow>=11,<13"
-KEEP_MEMORY: Final = {  # glibc: do not give freed pictures back to the kernel, zeroed again for each
+KEEP_MEMORY: Final = {  # glibc: do not give freed images back to the kernel, zeroed again for each
     "MALLOC_TRIM_THRESHOLD_": str(2**28),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }
 
 
-def ours() -> list[Contender]:
-    """The builder and its ceiling."""
-    rows = [Contender(name, workers) for name in ("bare", "builder") for workers in (1, 2)]
-    return [*rows, Contender("bare+check"), Contender("builder", plain=True)]
+def our_contenders() -> list[BuildContender]:
+    """The builder and its upper bound."""
+    rows = [BuildContender(name, workers) for name in ("bare", "builder") for workers in (1, 2)]
+    return [*rows, BuildContender("bare+check"), BuildContender("builder", plain=True)]
 
 
-def peers() -> list[Contender]:
-    """Those that are installed here, with plain Pillow and with the one that is installed."""
-    found = [name for name, module in PEERS.items() if find_spec(module) is not None]
-    for name in sorted(set(PEERS) - set(found)):
+def peer_contenders() -> list[BuildContender]:
+    """The installed peers, with plain Pillow and with the Pillow that is installed."""
+    installed = [name for name, module in BUILD_PEERS.items() if is_installed(module)]
+    for name in sorted(set(BUILD_PEERS) - set(installed)):
         print(f"not installed, left out: {name}; `make bench` installs it", file=sys.stderr)
-    return [Contender(name, plain=plain) for plain in (True, False) for name in found]
+    return [BuildContender(name, plain=plain) for plain in (True, False) for name in installed]
 
 
 def plain_pillow() -> Path:
-    """A folder to put before everything else on the path: Pillow's own wheel, unpacked."""
+    """A folder with Pillow's own wheel, unpacked, to put first on the path."""
     folder = cache_folder() / f"plain-pillow-{sys.implementation.cache_tag}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -78,7 +75,9 @@ def plain_pillow() -> Path:
     return folder
 
 
-def cost(contender: Contender, case: Case, tar: Path, images: int, shard_samples: int) -> Cost:
+def measure_cost(
+    contender: BuildContender, case: BuildCase, tar: Path, images: int, shard_samples: int
+) -> BuildCost:
     """Run a contender in a process of its own."""
     path = [str(plain_pillow())] if contender.plain else []
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
@@ -91,9 +90,7 @@ def cost(contender: Contender, case: Case, tar: Path, images: int, shard_samples
             *("--workers", str(contender.workers), "--small", case.small),
             *("--shard-samples", str(shard_samples)),
         ]
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         end = time.monotonic()
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -103,31 +100,34 @@ def cost(contender: Contender, case: Case, tar: Path, images: int, shard_samples
             raise SystemExit(f"{contender.name} ended with code {process.returncode}")
         cpu, begin = map(float, Path(folder, "ready").read_text().split())
     cpu = usage.ru_utime + usage.ru_stime - cpu
-    return Cost(images, cpu, end - begin, usage.ru_maxrss / 1024)
+    return BuildCost(images, cpu, end - begin, usage.ru_maxrss / 1024)
 
 
-def measured(arguments: Namespace) -> Iterator[Result]:
-    """All runs of all rounds; another contender comes first in each."""
-    tars, rows = workloads(arguments.data), ours() if arguments.no_peers else ours() + peers()
+def measure_all(arguments: Namespace) -> Iterator[BuildResult]:
+    """The results of all runs of all rounds; each round begins with another contender."""
+    tars, rows = (
+        workloads(arguments.data),
+        our_contenders() if arguments.no_peers else our_contenders() + peer_contenders(),
+    )
     for turn in range(arguments.rounds):
         order = rows[turn % len(rows) :] + rows[: turn % len(rows)]
-        hardly = Case("photos", "raw")
+        hardly = BuildCase("photos", "raw")
         starts = {
-            contender: cost(contender, hardly, tars["photos"], 2 * contender.workers, 1)
+            contender: measure_cost(contender, hardly, tars["photos"], 2 * contender.workers, 1)
             for contender in order
         }
-        for case in (Case(p, s) for p in arguments.pictures for s in arguments.small):
+        for case in (BuildCase(p, s) for p in arguments.pictures for s in arguments.small):
             for contender in order:
                 images = PICTURES[case.pictures] // (QUICK if arguments.quick else 1)
                 images //= SLOW if contender.plain else 1
-                whole = cost(contender, case, tars[case.pictures], images, -(-images // SHARDS))
+                whole = measure_cost(contender, case, tars[case.pictures], images, -(-images // SHARDS))
                 yield _result(case, contender, whole, starts[contender])
             print(f"round {turn + 1}: {case.pictures}, {case.small}", file=sys.stderr)
 
 
-def _result(case: Case, contender: Contender, whole: Cost, start: Cost) -> Result:
+def _result(case: BuildCase, contender: BuildContender, whole: BuildCost, start: BuildCost) -> BuildResult:
     images = whole.images - start.images
-    return Result(
+    return BuildResult(
         case=case,
         contender=contender,
         images_per_cpu_second=images / (whole.cpu - start.cpu),
@@ -137,28 +137,8 @@ def _result(case: Case, contender: Contender, whole: Cost, start: Cost) -> Resul
     )
 
 
-def circumstances() -> str:
-    """When, what and on what; no names of machines or folders."""
-    commit, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "CPU")
-    flags = [word for word in sys.argv[1:] if "/" not in word and word not in ("--data", "--json")]
-    return (
-        f"{datetime.now(timezone.utc):%Y-%m-%d}, commit {commit}{' and changes' if changes else ''}, "
-        f"{cpu} with {os.cpu_count()} cores, Python {platform.python_version()}, Pillow "
-        f"{PIL.__version__}, plain: {plain_pillow_version()}; "
-        f"`{' '.join(['python -m benchmarks.build', *flags])}`"
-    )
-
-
-def git(*arguments: str) -> str:
-    """What git says of this repository; nothing outside of one."""
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def plain_pillow_version() -> str:
-    """Of the one to compare with."""
+    """The version of the plain Pillow."""
     return next(plain_pillow().glob("*.dist-info")).name.removesuffix(".dist-info")
 
 
@@ -166,7 +146,7 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", type=Path, default=os.environ.get("REAL_DATA"), help="REAL_DATA")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="few pictures, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few images, to see that it runs")
     parser.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
     parser.add_argument("--small", nargs="+", default=["raw", "jpeg:95"], help="84 px stored as")
     parser.add_argument("--no-peers", action="store_true", help="us and the ceiling alone")
@@ -176,17 +156,18 @@ def main() -> None:
     if arguments.data is None:
         parser.error("the real pictures are needed: name their folder with --data or REAL_DATA")
     arguments.data = Path(arguments.data).absolute()
-    print(circumstances())
-    results = list(measured(arguments))
-    print("\n".join(tables(results)))
+    versions = f"Pillow {PIL.__version__}, plain: {plain_pillow_version()}"
+    print(describe_run("benchmarks.build", versions))
+    results = list(measure_all(arguments))
+    print("\n".join(build_tables(results)))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
     if not arguments.no_plan:
-        print(f"\n### Growth of plans\n\n{HEADER}")
+        print(f"\n### Growth of plans\n\n{GROWTH_HEADER}")
         for kind, largest in (("items", 10**6), ("files", 10**5)):
             for items in (10**4, 10**5, 10**6):
                 if items <= largest // (QUICK if arguments.quick else 1):
-                    print(row(growth(kind, items)), flush=True)
+                    print(growth_row(measure_growth(kind, items)), flush=True)
 
 
 if __name__ == "__main__":

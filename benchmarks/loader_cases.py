@@ -1,4 +1,4 @@
-"""What every contender of benchmarks/loader.py is asked for: the same episodes of the same pictures."""
+"""The case that every contender of benchmarks/loader.py reads: the same episodes of the same images."""
 
 from __future__ import annotations
 
@@ -10,59 +10,60 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.loader_data import shards
+from benchmarks.loader_data import shard_set
 from pipeline.samplers.fixed import Fixed
 from pipeline.shardset import ShardSet
 
-THREADS: Final = 2  # or worker processes, for everyone
-WAY: Final = 20
-QUERY: Final = 5  # of a class
-BATCH: Final = 256  # pictures, for those without episodes
-SHUFFLED: Final = 1000  # pictures from which a plain reader draws
+READER_THREADS: Final = 2  # or worker processes, of every contender
+EPISODE_WAY: Final = 20
+QUERY_PER_CLASS: Final = 5
+PLAIN_BATCH: Final = 256  # images, for contenders without episodes
+SHUFFLE_BUFFER: Final = 1000  # images, of contenders without episodes
 
 
-class Seen(NamedTuple):
-    """What a contender delivered: one episode or one batch."""
+class LoadedImages(NamedTuple):
+    """One episode or one batch that a contender delivered."""
 
     pixels: NDArray[np.uint8]
-    """Some of it: n x size x size x 3."""
+    """Some of the images: n x size x size x 3."""
     rows: NDArray[np.int64] | None
-    """Which samples these are, where that is known."""
+    """The rows of these in the index, where they are known."""
     images: int
-    """How many there are in all."""
+    """The number of all images."""
 
 
-def shown(pixels: Any, rows: Any, images: int | None = None) -> Seen:
-    """All of it, unless said otherwise."""
-    return Seen(pixels, rows, len(pixels) if images is None else images)
+def loaded_images(pixels: Any, rows: Any, images: int | None = None) -> LoadedImages:
+    """Images of which `pixels` are all, unless their number is given."""
+    return LoadedImages(pixels, rows, len(pixels) if images is None else images)
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is asked of a contender."""
+class LoaderCase:
+    """Image size and support size, the same for all contenders."""
 
     size: int
     support: int
-    ready: Callable[[], None]
-    """All is imported."""
+    wait_for_start: Callable[[], None]
+    """A contender calls it when all is imported; the clock starts when it returns."""
 
     @property
     def images(self) -> int:
-        """Of an episode, support and query."""
-        return self.support + WAY * QUERY
+        """Images of an episode, support and query."""
+        return self.support + EPISODE_WAY * QUERY_PER_CLASS
 
     def sampler(self, opened: ShardSet) -> Fixed:
-        """The same episodes for everyone."""
-        return Fixed(opened, split="", way=WAY, shot=self.support // WAY, query=QUERY)
+        """The sampler of the episodes."""
+        shot = self.support // EPISODE_WAY
+        return Fixed(opened, split="", way=EPISODE_WAY, shot=shot, query=QUERY_PER_CLASS)
 
-    def episodes(self, encoding: str = "jpeg") -> Episodes:
-        """For those that have no sampler of their own."""
-        return Episodes(self.sampler(ShardSet.open(shards(encoding))))
+    def episodes(self, encoding: str = "jpeg") -> EpisodeRows:
+        """The rows of the episodes, for contenders that do not take our sampler."""
+        return EpisodeRows(self.sampler(ShardSet.open(shard_set(encoding))))
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """Rows of episodes, support and query, by number and one after the other."""
+class EpisodeRows:
+    """The rows of each episode, support and query, by number or in order."""
 
     sampler: Fixed
 

@@ -1,4 +1,4 @@
-"""What benchmarks/loader_gpu.py measures with: pictures, a decoder in isolation, consumers."""
+"""The parts of benchmarks/loader_gpu.py: drawn images, a decoder alone, consumers."""
 
 from __future__ import annotations
 
@@ -15,145 +15,132 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.loader_data import installed, seen
+from benchmarks.common import is_installed, synchronize
+from benchmarks.loader_data import draw_view, drawn_survey
 from pipeline.build.builder import build_shards
-from pipeline.decoders.base import Decoder, Job
-from pipeline.decoders.threads import Threads
+from pipeline.decoders.base import ChunkDecoder, DecodeJob
+from pipeline.decoders.threads import ThreadedDecoder
 from pipeline.pixels import normalise
-from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
+from pipeline.records import Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.shardset import ShardSet
 from pipeline.sources.base import Source
-from pipeline.store.local import Store, spots_of
+from pipeline.store.local import SampleStore, locate_samples
 
-CLASSES: Final = 50
-SKY: Final = 400  # pixels, the side of what pictures are cut out of
-ROUGHNESS: Final = (
-    1.2  # the power of the frequency by which amplitudes fall; photographs have about 1
-)
+CLOUDS: Final = 50
+CLOUD_SIDE: Final = 400  # pixels; images are cut out of clouds of this side
+ROUGHNESS: Final = 1.2  # amplitudes fall with this power of the frequency; in photographs about 1
 CONTRAST: Final = 60.0  # grey levels
-IN_FLIGHT: Final = 4  # jobs that a decoder has at once
-SIDE: Final = 2048  # of the matrices that a consumer multiplies
+IN_FLIGHT: Final = 4  # jobs that a decoder has at a time
+MATRIX_SIDE: Final = 2048  # of the matrices that a consumer multiplies
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clouds(Source):
-    """Noise with the spectrum of photographs, so that JPEG finds as much in it as in them."""
+class CloudSource(Source):
+    """Noise with the spectrum of photographs, so that its JPEGs are about as large."""
 
     name: str = "clouds"
     root: Path = Path()
     images: int
 
     def survey(self) -> Survey:
-        """So many pictures of each class."""
-        classes = tuple(ClassRecord(name=f"cloud-{number:02d}") for number in range(CLASSES))
-        items = (
-            Item(f"{record.name}/{number:04d}", class_id, offset=number)
-            for class_id, record in enumerate(classes)
-            for number in range(self.images // CLASSES)
-        )
-        return Survey(classes=classes, items=items)
+        """As many images of each cloud."""
+        names = (f"cloud-{number:02d}" for number in range(CLOUDS))
+        return drawn_survey(names, self.images // CLOUDS, digits=4)
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
-        """Draw them."""
+        """Draw the images of these items."""
         for item in items:
-            yield seen(_cloud(item.class_id), item.class_id * self.images + item.offset)
+            yield draw_view(_cloud(item.class_id), item.class_id * self.images + item.offset)
 
 
 @lru_cache(maxsize=4)
 def _cloud(number: int) -> Image.Image:
-    dice = np.random.default_rng(number)
-    frequency = np.hypot(np.fft.fftfreq(SKY)[:, None], np.fft.rfftfreq(SKY)[None])
+    rng = np.random.default_rng(number)
+    frequency = np.hypot(np.fft.fftfreq(CLOUD_SIDE)[:, None], np.fft.rfftfreq(CLOUD_SIDE)[None])
     frequency[0, 0] = 1
     bands = []
     for _ in range(3):
-        white = np.fft.rfft2(dice.standard_normal((SKY, SKY)))
-        band = np.fft.irfft2(white / frequency**ROUGHNESS, s=(SKY, SKY))
+        white = np.fft.rfft2(rng.standard_normal((CLOUD_SIDE, CLOUD_SIDE)))
+        band = np.fft.irfft2(white / frequency**ROUGHNESS, s=(CLOUD_SIDE, CLOUD_SIDE))
         bands.append(band / band.std())
     grey, *tints = bands  # photographs vary in light more than in colour
     colours = np.stack([grey + 0.3 * tint for tint in (*tints, -tints[0])], axis=-1)
     return Image.fromarray(np.clip(128 + CONTRAST * colours, 0, 255).astype(np.uint8))
 
 
-def build(out: Path, encoding: str, size: int, images: int) -> Path:
-    """A shard set of clouds."""
+def build_clouds(out: Path, encoding: str, size: int, images: int) -> Path:
+    """Build a shard set of clouds."""
     stored = (Encoding.parse(encoding),)
-    build_shards(Clouds(images=images), out / "clouds", Recipe(sizes=(size,), encodings=stored))
+    build_shards(CloudSource(images=images), out / "clouds", Recipe(sizes=(size,), encodings=stored))
     return out
 
 
 def open_decoder(
-    store: Store, *, name: str, size: int, threads: int, device: str, hardware: float | None = None
-) -> Decoder:
-    """One decoder; DALI's with its share of hardware, which the loader leaves alone."""
+    store: SampleStore, *, name: str, size: int, threads: int, device: str, hardware: float | None = None
+) -> ChunkDecoder:
+    """Open a decoder; DALI's with a share of hardware decoding, which the loader does not set."""
     if name == "turbo":
-        return Threads(store, size=size, threads=threads)
-    from pipeline.decoders.dali import HARDWARE_SHARE, Dali  # noqa: PLC0415 - it may not be there
+        return ThreadedDecoder(store, size=size, threads=threads)
+    from pipeline.decoders.dali import HARDWARE_SHARE, DaliDecoder  # noqa: PLC0415 - it may not be there
 
     share = HARDWARE_SHARE if hardware is None else hardware
-    return Dali(store, size=size, threads=threads, device=device, hardware=share)
+    return DaliDecoder(store, size=size, threads=threads, device=device, hardware=share)
 
 
 @contextmanager
 def job_stream(
     shards: ShardSet, size: int, device: str, *, decoder: str, chunk: int, **options: Any
 ) -> Iterator[Callable[[], None]]:
-    """A call that waits for one more chunk of random pictures while others are being decoded."""
+    """A function that waits for one more chunk of random images while others are being decoded."""
     (dataset,), store = shards, shards.open_store()
     opened = open_decoder(store, name=decoder, size=size, device=device, **options)
-    dice, flight = np.random.default_rng(0), deque[Job]()
+    rng, in_flight = np.random.default_rng(0), deque[DecodeJob]()
     encoding = dataset.manifest.recipe.encodings[dataset.manifest.recipe.sizes.index(size)]
-    place = device if opened.wants_device(encoding) else "cpu"
-    rooms = [
-        torch.empty((chunk, size, size, 3), dtype=torch.uint8, device=place)
-        for _ in range(IN_FLIGHT)
+    target = device if opened.wants_device(encoding) else "cpu"
+    buffers = [
+        torch.empty((chunk, size, size, 3), dtype=torch.uint8, device=target) for _ in range(IN_FLIGHT)
     ]
 
-    def submit(room: torch.Tensor) -> None:
-        rows = np.sort(dice.integers(len(dataset.index), size=chunk))
-        job = Job(spots_of(dataset, size, rows), room)
-        flight.append(job)
+    def submit(buffer: torch.Tensor) -> None:
+        rows = np.sort(rng.integers(len(dataset.index), size=chunk))
+        job = DecodeJob(locate_samples(dataset, size, rows), buffer)
+        in_flight.append(job)
         opened.submit(job)
 
-    def finished() -> None:
-        job = flight.popleft()
+    def finish_chunk() -> None:
+        job = in_flight.popleft()
         job.wait()
         if job.error or job.faults:
             raise RuntimeError(f"{decoder}: {job.error or job.faults}")
         submit(job.out)
 
     try:
-        for room in rooms:
-            submit(room)
-        yield finished
+        for buffer in buffers:
+            submit(buffer)
+        yield finish_chunk
     finally:
         opened.close()
         store.close()
 
 
-def synchronize() -> None:
-    """The device has done all it was told."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def consumers(wish: Any) -> Iterator[tuple[str, Callable[[torch.Tensor], object]]]:
-    """What is done with each chunk, slow and fast, and a real network where timm is installed."""
-    for milliseconds in wish.milliseconds:
-        if wish.device == "cpu":  # a consumer that computes elsewhere
-            yield f"{milliseconds:g} ms", partial(_asleep, milliseconds / 1000)
+def consumers(flags: Any) -> Iterator[tuple[str, Callable[[torch.Tensor], object]]]:
+    """Names and functions that consume a chunk, slow and fast; a real network where timm is installed."""
+    for milliseconds in flags.milliseconds:
+        if flags.device == "cpu":  # as a consumer that computes on another device
+            yield f"{milliseconds:g} ms", partial(_sleep, milliseconds / 1000)
         else:
-            yield f"{milliseconds:g} ms", _multiplying(milliseconds / 1000)
-    if installed("timm"):
-        yield "EfficientNet-B0 forward, bf16", _network(wish.device)
+            yield f"{milliseconds:g} ms", _multiply_for(milliseconds / 1000)
+    if is_installed("timm"):
+        yield "EfficientNet-B0 forward, bf16", _network_forward(flags.device)
 
 
-def _asleep(seconds: float, images: torch.Tensor) -> None:  # noqa: ARG001 - they are there
+def _sleep(seconds: float, images: torch.Tensor) -> None:  # noqa: ARG001 - not needed
     time.sleep(seconds)
 
 
-def _multiplying(seconds: float) -> Callable[[torch.Tensor], object]:
-    """As many matrix products as take that long on this GPU."""
-    matrix = torch.randn((SIDE, SIDE), device="cuda", dtype=torch.bfloat16)
+def _multiply_for(seconds: float) -> Callable[[torch.Tensor], object]:
+    """A consumer that computes as many matrix products as take that long on this GPU."""
+    matrix = torch.randn((MATRIX_SIDE, MATRIX_SIDE), device="cuda", dtype=torch.bfloat16)
 
     def products(times: int) -> None:
         for _ in range(times):
@@ -165,10 +152,10 @@ def _multiplying(seconds: float) -> Callable[[torch.Tensor], object]:
     products(200)
     synchronize()
     times = max(1, round(seconds / ((time.monotonic() - begin) / 200)))
-    return lambda images: products(times)  # noqa: ARG005 - it computes as if on them
+    return lambda images: products(times)  # noqa: ARG005 - not needed
 
 
-def _network(device: str) -> Callable[[torch.Tensor], object]:
+def _network_forward(device: str) -> Callable[[torch.Tensor], object]:
     import timm  # noqa: PLC0415 - a GPU machine may lack it
 
     model = timm.create_model("efficientnet_b0").to(device, torch.bfloat16).eval()

@@ -1,6 +1,6 @@
-"""Peers behind PyTorch's DataLoader, each as its documentation has it.
+"""Contenders on PyTorch's DataLoader, each used as in its documentation.
 
-Those that leave the decoder to their user get the fastest.
+Those that leave the choice of decoder to the user get the fastest.
 """
 
 from __future__ import annotations
@@ -13,70 +13,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.contenders import stand_in_for_torchvision
-from benchmarks.loader_cases import BATCH, SHUFFLED, THREADS, Case, Episodes, Seen, shown
-from benchmarks.loader_data import export, shards
+from benchmarks.loader_cases import (
+    PLAIN_BATCH,
+    READER_THREADS,
+    SHUFFLE_BUFFER,
+    EpisodeRows,
+    LoadedImages,
+    LoaderCase,
+    loaded_images,
+)
+from benchmarks.loader_data import peer_copy, shard_set
 from pipeline.shardset import ShardSet
 
 
-def decoded(data: bytes) -> NDArray[np.uint8]:
-    """The fastest decoder in Python, for peers that leave the choice."""
+def decode_fastest(data: bytes) -> NDArray[np.uint8]:
+    """Decode by the fastest decoder in Python, for contenders that leave the choice."""
     import simplejpeg  # noqa: PLC0415
 
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
     return pixels
 
 
-class Collected:
-    """A map-style dataset of whole episodes over a store that gives a sample's bytes by number."""
+class WholeEpisodes:
+    """A map-style dataset of whole episodes, over a dataset that gives a sample's bytes by number."""
 
-    def __init__(self, episodes: Episodes, samples: Any) -> None:
+    def __init__(self, episodes: EpisodeRows, samples: Any) -> None:
         self._episodes, self._samples = episodes, samples
 
     def __getitem__(self, number: int) -> tuple[Any, Any]:
         import torch  # noqa: PLC0415
 
         rows = self._episodes[number]
-        pixels = np.stack([decoded(self._samples[int(row)]["image"]) for row in rows])
+        pixels = np.stack([decode_fastest(self._samples[int(row)]["image"]) for row in rows])
         return torch.from_numpy(pixels), torch.from_numpy(rows)
 
 
-def _loaded(episodes: Episodes, samples: Any) -> Iterator[Seen]:
+def _load_episodes(episodes: EpisodeRows, samples: Any) -> Iterator[LoadedImages]:
     from torch.utils.data import DataLoader  # noqa: PLC0415
 
-    dataset: Any = Collected(episodes, samples)
-    loader = DataLoader(dataset, batch_size=None, sampler=Numbers(), num_workers=THREADS)
+    dataset: Any = WholeEpisodes(episodes, samples)
+    loader = DataLoader(dataset, batch_size=None, sampler=EndlessNumbers(), num_workers=READER_THREADS)
     for pixels, rows in loader:
-        yield shown(pixels.numpy(), rows.numpy())
+        yield loaded_images(pixels.numpy(), rows.numpy())
 
 
-class Numbers:
-    """0, 1, 2 ... for as long as anybody asks."""
+class EndlessNumbers:
+    """A sampler that yields 0, 1, 2, ... without end."""
 
     def __iter__(self) -> Iterator[int]:
         return count()
 
 
-def litdata(case: Case) -> Iterator[Seen]:
+def litdata(case: LoaderCase) -> Iterator[LoadedImages]:
     """litdata's StreamingDataset by number, in DataLoader workers."""
     from litdata import StreamingDataset  # noqa: PLC0415
 
-    folder = export("litdata", case.size)
-    case.ready()
-    yield from _loaded(case.episodes(), StreamingDataset(str(folder)))
+    folder = peer_copy("litdata", case.size)
+    case.wait_for_start()
+    yield from _load_episodes(case.episodes(), StreamingDataset(str(folder)))
 
 
-def mosaicml(case: Case) -> Iterator[Seen]:
+def mosaicml(case: LoaderCase) -> Iterator[LoadedImages]:
     """MosaicML's StreamingDataset by number, in DataLoader workers."""
     stand_in_for_torchvision()
     from streaming import StreamingDataset  # noqa: PLC0415
 
-    folder = export("mosaicml", case.size)
-    case.ready()
-    yield from _loaded(case.episodes(), StreamingDataset(local=str(folder), batch_size=1))
+    folder = peer_copy("mosaicml", case.size)
+    case.wait_for_start()
+    yield from _load_episodes(case.episodes(), StreamingDataset(local=str(folder), batch_size=1))
 
 
-class Pictures:
-    """What torchvision's ImageFolder does, without torchvision: open, convert, to a tensor."""
+class ImageFiles:
+    """Does what torchvision's ImageFolder does, without torchvision: open, convert, to a tensor."""
 
     def __init__(self, files: list[str]) -> None:
         self._files = files
@@ -90,51 +98,49 @@ class Pictures:
         return torch.from_numpy(pixels), row
 
 
-def jpeg_files(case: Case) -> list[str]:
-    """One for each row, by row."""
-    return sorted(
-        map(str, export("image_folder", case.size).glob("*/*.jpg")), key=lambda f: f[-10:]
-    )
+def jpeg_files(case: LoaderCase) -> list[str]:
+    """The JPEG file of each row, in order."""
+    return sorted(map(str, peer_copy("image_folder", case.size).glob("*/*.jpg")), key=lambda f: f[-10:])
 
 
-def image_folder(case: Case) -> Iterator[Seen]:
-    """An ImageFolder with an episodic batch sampler, as easyfsl's examples have it; kept in uint8."""
+def image_folder(case: LoaderCase) -> Iterator[LoadedImages]:
+    """An ImageFolder with an episodic batch sampler, as in EasyFSL's examples, but in uint8."""
     from torch.utils.data import DataLoader  # noqa: PLC0415
 
     files = jpeg_files(case)
-    case.ready()
-    dataset: Any = Pictures(files)
+    case.wait_for_start()
+    dataset: Any = ImageFiles(files)
     episodes: Any = map(np.ndarray.tolist, case.episodes())
-    loader = DataLoader(dataset, batch_sampler=episodes, num_workers=THREADS)
+    loader = DataLoader(dataset, batch_sampler=episodes, num_workers=READER_THREADS)
     for pixels, rows in loader:
-        yield shown(pixels.numpy(), rows.numpy())
+        yield loaded_images(pixels.numpy(), rows.numpy())
 
 
-def our_tars(case: Case) -> list[str]:
-    """The shards, for those that can read them."""
-    (dataset,) = ShardSet.open(shards("jpeg"))
+def our_tars(case: LoaderCase) -> list[str]:
+    """The tars of our shards, for contenders that can read them."""
+    (dataset,) = ShardSet.open(shard_set("jpeg"))
     numbers = range(len(dataset.manifest.shards[case.size]))
     return [str(dataset.tar(case.size, number)) for number in numbers]
 
 
-def webdataset(case: Case) -> Iterator[Seen]:
-    """webdataset's own pipeline, plain, from our tars."""
+def webdataset(case: LoaderCase) -> Iterator[LoadedImages]:
+    """webdataset's own pipeline, without episodes, from our tars."""
     import webdataset as wds  # noqa: PLC0415
 
     tars = our_tars(case)
-    case.ready()
+    case.wait_for_start()
     dataset = (
         wds.WebDataset(tars, resampled=True, shardshuffle=False)
-        .shuffle(SHUFFLED)
+        .shuffle(SHUFFLE_BUFFER)
         .to_tuple("jpg", "__key__")
-        .map_tuple(decoded, int)
-        .batched(BATCH)
+        .map_tuple(decode_fastest, int)
+        .batched(PLAIN_BATCH)
     )
-    for pixels, rows in wds.WebLoader(dataset, batch_size=None, num_workers=THREADS):
-        yield shown(np.asarray(pixels), np.asarray(rows))
+    for pixels, rows in wds.WebLoader(dataset, batch_size=None, num_workers=READER_THREADS):
+        yield loaded_images(np.asarray(pixels), np.asarray(rows))
 
 
-CONTENDERS: Final[dict[str, Callable[[Case], Iterator[Seen]]]] = {
+PEER_STREAMS: Final[dict[str, Callable[[LoaderCase], Iterator[LoadedImages]]]] = {
     "webdataset": webdataset,
     "litdata": litdata,
     "mosaicml": mosaicml,

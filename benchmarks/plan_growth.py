@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -18,26 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.common import run_module
 from pipeline.build.plan import make_plan, write_plan
 from pipeline.records import ClassRecord, Item, Recipe, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 CLASSES: Final = 1000
-HEADER: Final = (
+GROWTH_HEADER: Final = (
     "| listing | pictures | shards | CPU s | wall s | peak memory MB |\n|---|---|---|---|---|---|"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated(Source):
-    """A dataset that exists as a list only."""
+class GeneratedSource(Source):
+    """A dataset that is only a listing."""
 
     items: int
 
     def survey(self) -> Survey:
-        """As an archive of `class/picture` would be listed."""
+        """List items as those of an archive of `class/picture`."""
         classes = tuple(ClassRecord(name=f"n{number:08d}") for number in range(CLASSES))
         return Survey(classes=classes, items=self._items())
 
@@ -48,9 +46,9 @@ class Generated(Source):
             yield Item(name, class_id, "train", "images.tar", number * 110_592, 110_000)
 
 
-def planned(kind: str, items: int, folder: Path) -> None:
-    """Plan in this process and say what it cost."""
-    source: Source = Generated(name="generated", root=folder, items=items)
+def print_plan_cost(kind: str, items: int, folder: Path) -> None:
+    """Plan in this process and print what it cost, as JSON."""
+    source: Source = GeneratedSource(name="generated", root=folder, items=items)
     if kind == "files":
         source = FolderSource(root=folder)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -68,29 +66,19 @@ def peak_megabytes() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def growth(kind: str, items: int) -> dict[str, float]:
-    """What `planned` says in a fresh process."""
+def measure_growth(kind: str, items: int) -> dict[str, float]:
+    """What `print_plan_cost` prints in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "root"
         for number in range(items if kind == "files" else 0):
             file = root / f"class {number % CLASSES:04d}" / f"picture {number:07d}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.plan_growth",
-            "--one",
-            kind,
-            str(items),
-            folder,
-        ]
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        return dict(json.loads(done.stdout))
+        return run_module("benchmarks.plan_growth", "--one", kind, items, folder)
 
 
-def row(figures: dict[str, float]) -> str:
-    """A line of the table below HEADER."""
+def growth_row(figures: dict[str, float]) -> str:
+    """A line of the table below GROWTH_HEADER."""
     return (
         f"| {figures['kind']} | {figures['items']:,} | {figures['shards']} | {figures['cpu']:.2f} "
         f"| {figures['wall']:.2f} | {figures['megabytes']:.0f} |"
@@ -105,12 +93,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         kind, items, folder = arguments.one
-        planned(kind, int(items), Path(folder) / "root")
+        print_plan_cost(kind, int(items), Path(folder) / "root")
         return
-    print(HEADER)
+    print(GROWTH_HEADER)
     for kind in ("items", "files"):
         for items in getattr(arguments, kind):
-            print(row(growth(kind, items)), flush=True)
+            print(growth_row(measure_growth(kind, items)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What benchmarks/step.py measures: ways to take a task's gradient, and meters of memory and arithmetic."""
+"""The parts of benchmarks/step.py: ways to compute a task's gradient, and meters of memory and FLOPs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,22 +18,23 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from learners.heads.base import Head, State, full_precision
-from learners.heads.mahalanobis import Mahalanobis
+from learners.heads.mahalanobis import MahalanobisHead
 from learners.labels import Labels
-from learners.learner import Passage, StagedLearner, Task
+from learners.learner import StagedLearner
 from learners.lite.draws import unweighted
 from learners.lite.engine import Lite, backward
 from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import Backbone, backbone
+from learners.task import ChunkedPass, Task
 
-CODED: Final = "as-coded"
-BATCH: Final = 40  # queries, the papers'
+AS_CODED: Final = "as-coded"
+QUERY_BATCH: Final = 40  # queries, as in the papers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
-    """A task and the way its gradient is taken; `way` classes, their sizes equal or nearly so."""
+class StepCase:
+    """A task and the way its gradient is computed; its `way` classes are equally large, or nearly so."""
 
     learner: Literal["protonets", "simple_cnaps"] = "simple_cnaps"
     backbone: str = "efficientnet_b0"
@@ -48,26 +49,24 @@ class Case:
     bfloat16: bool = False
 
     def make(self) -> tuple[StagedLearner, Task]:
-        """Random weights and random pixels: neither memory nor time depends on them."""
+        """A learner and a task, of random weights and pixels: memory and time do not depend on them."""
         torch.manual_seed(0)
         images, labels = self._side(self.n)
         net = backbone(self.backbone, film=self.learner == "simple_cnaps").to(self.device)
-        adjust(net, images[:BATCH])
+        set_norm_statistics(net, images[:QUERY_BATCH])
         learner = SimpleCNAPs(net) if self.learner == "simple_cnaps" else ProtoNets(net)
         queries, answers = self._side(self.m)
-        batches = zip(torch.split(queries, BATCH), torch.split(answers, BATCH), strict=True)
-        task = Task(
-            images=images, labels=labels, way=self.way, queries=list(batches), query_count=self.m
-        )
+        batches = zip(torch.split(queries, QUERY_BATCH), torch.split(answers, QUERY_BATCH), strict=True)
+        task = Task(images=images, labels=labels, way=self.way, queries=list(batches), query_count=self.m)
         return learner.to(self.device), task
 
     def backward(self, learner: StagedLearner, task: Task, seed: int = 0) -> None:
-        """Leave the task's gradient on the learner."""
+        """Compute the task's gradient on the learner's parameters."""
         precision = torch.bfloat16 if self.bfloat16 else None
         settings, rng = Lite(h=self.h, precision=precision), np.random.default_rng(seed)
         if self.schedule in ("full", "checkpointing"):
-            whole(learner, task, settings, in_parts=self.schedule == "checkpointing")
-        elif self.schedule == CODED:
+            whole_graph(learner, task, settings, in_parts=self.schedule == "checkpointing")
+        elif self.schedule == AS_CODED:
             as_coded(learner, task, settings, rng)
         else:
             backward(learner, task, replace(settings, sampler=self.schedule), rng)  # type: ignore[arg-type]
@@ -79,8 +78,8 @@ class Case:
 
 
 @torch.no_grad()
-def adjust(net: Backbone, images: Tensor) -> None:
-    """Norms take the statistics of these images: random weights would make features vanish without."""
+def set_norm_statistics(net: Backbone, images: Tensor) -> None:
+    """Give norms the statistics of these images; with random weights features would vanish otherwise."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -89,44 +88,44 @@ def adjust(net: Backbone, images: Tensor) -> None:
     net.train()
 
 
-def whole(learner: StagedLearner, task: Task, settings: Lite, *, in_parts: bool) -> None:
-    """One graph through everything; in parts, which go forward again when their turn comes backward."""
-    passage = Passage(precision=settings.precision)
+def whole_graph(learner: StagedLearner, task: Task, settings: Lite, *, in_parts: bool) -> None:
+    """Back-propagate through one graph; `in_parts`, with checkpointing: parts run forward again."""
+    passage = ChunkedPass(precision=settings.precision)
 
     def through(network: nn.Module, images: Tensor, *arguments: Tensor) -> Tensor:
-        anchor = torch.zeros((), requires_grad=True)  # without one, parts would have no graph
-        again = partial(_again, passage, network)
+        anchor = torch.zeros((), requires_grad=True)  # without it, parts would have no graph
+        again = partial(_forward_part, passage, network)
         if not in_parts:
             return again(anchor, images, *arguments)
         parts = torch.split(images, settings.chunk)
-        return torch.cat(
-            [checkpoint(again, anchor, part, *arguments, use_reentrant=True) for part in parts]
-        )
+        return torch.cat([checkpoint(again, anchor, part, *arguments, use_reentrant=True) for part in parts])
 
     embedding = None if learner.encoder is None else through(learner.encoder, task.images).mean(0)
     film = learner.film(embedding)
     features = through(learner.backbone, task.images, *film)
     images, answers = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
-    asked = through(learner.backbone, images, *film)
+    query_features = through(learner.backbone, images, *film)
     with full_precision(features.device):
         state = learner.head.fit(features, Labels.checked(task.labels))
-        loss = functional.cross_entropy(learner.head.logits(state, asked), answers.to(asked.device))
+        loss = functional.cross_entropy(
+            learner.head.logits(state, query_features), answers.to(query_features.device)
+        )
         torch.autograd.backward(_penalised(learner, loss, settings))
 
 
-def _again(
-    passage: Passage, network: nn.Module, _anchor: Tensor, images: Tensor, *film: Tensor
+def _forward_part(
+    passage: ChunkedPass, network: nn.Module, _anchor: Tensor, images: Tensor, *film: Tensor
 ) -> Tensor:
     return passage.run(network, images, *([film] if film else []))
 
 
 def as_coded(learner: StagedLearner, task: Task, settings: Lite, rng: np.random.Generator) -> None:
-    """The VTAB+MD code's schedule and head, written anew.
+    """The schedule and the head of the VTAB+MD code, reimplemented.
 
-    Whatever does not carry gradient is computed once. For each batch of queries everything else is: H
-    through encoder and backbone, the generator, a head with an inverse for each class.
+    What carries no gradient is computed once. Everything else is computed for each batch of queries: H
+    through encoder and backbone, the generator, and a head with an inverse for each class.
     """
-    passage, labels = Passage(precision=settings.precision), Labels.checked(task.labels)
+    passage, labels = ChunkedPass(precision=settings.precision), Labels.checked(task.labels)
     assert learner.encoder is not None
     vectors, features = passage.whole(learner.encoder, task.images), torch.empty(0)
     head = LoopOfInverses()
@@ -138,10 +137,10 @@ def as_coded(learner: StagedLearner, task: Task, settings: Lite, rng: np.random.
         if not len(features):
             features = passage.whole(learner.backbone, task.images, film)
         live = features.index_copy(0, place, passage.run(learner.backbone, images, film))
-        asked = passage.run(learner.backbone, queries, film)
-        with full_precision(asked.device):
-            logits = head.logits(head.fit(live, labels), asked)
-            loss = functional.cross_entropy(logits, answers.to(asked.device))
+        query_features = passage.run(learner.backbone, queries, film)
+        with full_precision(query_features.device):
+            logits = head.logits(head.fit(live, labels), query_features)
+            loss = functional.cross_entropy(logits, answers.to(query_features.device))
             torch.autograd.backward(_penalised(learner, loss, settings))
 
 
@@ -151,34 +150,34 @@ def _penalised(learner: StagedLearner, loss: Tensor, settings: Lite) -> Tensor:
 
 
 class LoopOfInverses(Head):
-    """The Mahalanobis head as its papers write it: a d x d matrix and its inverse for each class."""
+    """The Mahalanobis head as in its papers: a d x d matrix and its inverse for each class."""
 
     def fit(self, features: Tensor, labels: Labels) -> State:
-        everybody = features.T.cov()
-        unit = torch.eye(len(everybody), dtype=features.dtype, device=features.device)
+        overall = features.T.cov()
+        unit = torch.eye(len(overall), dtype=features.dtype, device=features.device)
         means, inverses = [], []
         for label in range(labels.way):
             rows = np.flatnonzero(labels.values == label)
             own = features[torch.from_numpy(rows).to(features.device)]
-            part = len(rows) / (len(rows) + 1)
-            among = own.T.cov() if len(rows) > 1 else torch.zeros_like(everybody)
+            share = len(rows) / (len(rows) + 1)
+            within = own.T.cov() if len(rows) > 1 else torch.zeros_like(overall)
             means.append(own.mean(0))
-            inverses.append(torch.linalg.inv(part * among + (1 - part) * everybody + unit))
+            inverses.append(torch.linalg.inv(share * within + (1 - share) * overall + unit))
         return torch.stack(means), torch.stack(inverses)
 
     def logits(self, state: State, queries: Tensor) -> Tensor:
         columns = []
         for mean, inverse in zip(*state, strict=True):
-            away = queries - mean
-            columns.append(-(away @ inverse * away).sum(1))
+            difference = queries - mean
+            columns.append(-(difference @ inverse * difference).sum(1))
         return torch.stack(columns, 1)
 
 
-HEADS: Final[dict[str, Callable[[], Head]]] = {"ours": Mahalanobis, "loop": LoopOfInverses}
+COMPARED_HEADS: Final[dict[str, type[Head]]] = {"ours": MahalanobisHead, "loop": LoopOfInverses}
 
 
-class Saved:
-    """Bytes that autograd keeps for backward passes: storages count once, and the ignored ones not."""
+class SavedMemory:
+    """A meter of the bytes that autograd keeps: each storage counts once, the ignored ones do not."""
 
     def __init__(self, ignored: Iterable[Tensor]) -> None:
         self._ignored = {tensor.untyped_storage().data_ptr() for tensor in ignored}
@@ -187,11 +186,11 @@ class Saved:
         self.peak = 0
 
     def hooks(self) -> saved_tensors_hooks:
-        """A context in which they are counted."""
-        return saved_tensors_hooks(partial(_Held, self), lambda held: held.tensor)
+        """A context in which saved tensors are counted."""
+        return saved_tensors_hooks(partial(_HeldTensor, self), lambda held: held.tensor)
 
     def add(self, place: int, size: int, change: int) -> None:
-        """One more (1) or one less (-1) use of a storage."""
+        """Count one more (1) or one less (-1) use of a storage."""
         if place in self._ignored:
             return
         before = self._uses.get(place, 0)
@@ -201,10 +200,10 @@ class Saved:
             self.peak = max(self.peak, self._now)
 
 
-class _Held:
-    """A saved tensor; its storage is in use until the graph lets go of it."""
+class _HeldTensor:
+    """A saved tensor, whose storage counts as used until the graph releases it."""
 
-    def __init__(self, meter: Saved, tensor: Tensor) -> None:
+    def __init__(self, meter: SavedMemory, tensor: Tensor) -> None:
         self.tensor = tensor
         storage = tensor.untyped_storage()
         self._meter, self._place, self._size = meter, storage.data_ptr(), storage.nbytes()
@@ -215,33 +214,31 @@ class _Held:
 
 
 def memory_mb(device: str) -> tuple[float, float]:
-    """In use now and at most so far: of the GPU, or of this process."""
+    """Memory in use now and its peak so far: of the GPU, or of this process."""
     if device == "cuda":
         return torch.cuda.memory_allocated() / 1e6, torch.cuda.max_memory_allocated() / 1e6
     lines = Path("/proc/self/status").read_text().splitlines()
-    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
-    return int(found["VmRSS"]) * 1.024e-3, int(found["VmHWM"]) * 1.024e-3
+    kilobytes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
+    return int(kilobytes["VmRSS"]) * 1.024e-3, int(kilobytes["VmHWM"]) * 1.024e-3
 
 
 @contextmanager
-def flops() -> Iterator[FlopCounterMode]:
-    """Counts them; torch's own formula takes a depthwise convolution's weights for dense ones."""
-    known: dict[Any, Any] = {
+def count_flops() -> Iterator[FlopCounterMode]:
+    """Count FLOPs; torch's own formula takes a depthwise convolution for a dense one."""
+    formulas: dict[Any, Any] = {
         torch.ops.aten.convolution_backward: _convolution_backward,
         torch.ops.aten.linalg_inv_ex: lambda matrix, *_, **__: 2 * _cubed(matrix),
         torch.ops.aten.linalg_cholesky_ex: lambda matrix, *_, **__: _cubed(matrix) // 3,
         torch.ops.aten._linalg_eigh: lambda matrix, *_, **__: 9 * _cubed(matrix),  # noqa: SLF001
     }
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         yield counter
 
 
-def _convolution_backward(
-    out: list[int], _image: list[int], weight: list[int], *rest: Any, **_: Any
-) -> int:
-    """By images and by weights, each as much as forward."""
-    wanted = sum(rest[-1][:2])
-    return int(2 * wanted * out[0] * np.prod(out[2:]) * np.prod(weight))
+def _convolution_backward(out: list[int], _image: list[int], weight: list[int], *rest: Any, **_: Any) -> int:
+    """FLOPs of the gradients by images and by weights, each as many as forward."""
+    gradients = sum(rest[-1][:2])
+    return int(2 * gradients * out[0] * np.prod(out[2:]) * np.prod(weight))
 
 
 def _cubed(shape: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""What the benchmarks build: real pictures, and frames as large as ORBIT's drawn from them."""
+"""The images that the benchmarks build: real ones, and frames as large as ORBIT's drawn from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from pipeline.records import Item, Survey
 from pipeline.sources.folder import FolderSource
 
-FRAME: Final = 1080  # pixels, ORBIT's side
+FRAME_PIXELS: Final = 1080  # pixels, ORBIT's side
 FRAMES: Final = 150
 FRAME_QUALITY: Final = 90
 GRAIN: Final = 2.5  # grey levels of sensor noise
@@ -30,13 +30,13 @@ CALTECH: Final = "caltech101/101_ObjectCategories_50.tar"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cycled(FolderSource):
-    """A folder's pictures again and again, each time under another name, until there are `images`."""
+class CycledFolder(FolderSource):
+    """The images of a folder over and over, each time under other names, until there are `images`."""
 
     images: int
 
     def survey(self) -> Survey:
-        """The items that `take` gives."""
+        """The folder's items, repeated."""
         whole = super().survey()
         items = [item for item in whole.items if isinstance(item, Item)]
         return replace(whole, items=self._again(items))
@@ -47,7 +47,7 @@ class Cycled(FolderSource):
 
 
 def cache_folder() -> Path:
-    """Where what can be made once is kept."""
+    """The folder for files that are generated once."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("LITE_SHARDS_CACHE") or Path(base) / "lite-shards") / "bench"
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def cache_folder() -> Path:
 
 
 def workloads(data: Path) -> dict[str, Path]:
-    """The tars by name; frames are drawn the first time."""
+    """The tars of images by name; frames are drawn the first time."""
     frames = cache_folder() / f"frames-{FRAMES}.tar"
     if not frames.exists():  # in a process of its own: a child's peak memory counts its parent's
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -64,17 +64,15 @@ def workloads(data: Path) -> dict[str, Path]:
 
 
 def draw_frames(photos: Path, target: Path) -> None:
-    """Square JPEGs with the detail, the texture and the grain of a camera's frames."""
+    """Draw square JPEGs with the detail, the texture and the grain of a camera's frames."""
     with tarfile.open(photos) as archive:
         members = (archive.extractfile(member) for member in archive)
-        pictures = [
-            Image.open(io.BytesIO(m.read())).convert("RGB") for m in members if m is not None
-        ]
+        images = [Image.open(io.BytesIO(m.read())).convert("RGB") for m in members if m is not None]
     partial = target.with_suffix(".partial")
     with tarfile.open(partial, "w") as archive:
         for number in range(FRAMES):
             buffer = io.BytesIO()
-            frame(pictures, number).save(buffer, "JPEG", quality=FRAME_QUALITY)
+            draw_frame(images, number).save(buffer, "JPEG", quality=FRAME_QUALITY)
             entry = tarfile.TarInfo(f"frames/clip {number // 50}/{number:05d}.jpg")
             entry.size = buffer.tell()
             buffer.seek(0)
@@ -82,24 +80,24 @@ def draw_frames(photos: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def frame(pictures: Sequence[Image.Image], number: int) -> Image.Image:
-    """One photograph enlarged, with fine texture of another one on it: an enlargement has none."""
+def draw_frame(images: Sequence[Image.Image], number: int) -> Image.Image:
+    """Enlarge one photograph and add fine texture of another one, which an enlargement lacks."""
     dice = random.Random(number)
-    scene, other = (_square(picture, dice) for picture in dice.sample(pictures, 2))
-    texture = other.resize((FRAME // 2, FRAME // 2))
+    scene, other = (_square(image, dice) for image in dice.sample(images, 2))
+    texture = other.resize((FRAME_PIXELS // 2, FRAME_PIXELS // 2))
     detail = _floats(texture) - _floats(texture.filter(ImageFilter.GaussianBlur(4)))
     pixels = _floats(scene) + 0.4 * np.tile(detail, (2, 2, 1))
     pixels += np.random.default_rng(number).normal(0, GRAIN, pixels.shape).astype(np.float32)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _square(picture: Image.Image, dice: random.Random) -> Image.Image:
-    side = int(min(picture.size) * (0.6 + 0.4 * dice.random()))
-    left = int(dice.random() * (picture.width - side))
-    upper = int(dice.random() * (picture.height - side))
+def _square(image: Image.Image, dice: random.Random) -> Image.Image:
+    side = int(min(image.size) * (0.6 + 0.4 * dice.random()))
+    left = int(dice.random() * (image.width - side))
+    upper = int(dice.random() * (image.height - side))
     box = (left, upper, left + side, upper + side)
-    return picture.resize((FRAME, FRAME), Image.Resampling.BICUBIC, box=box)
+    return image.resize((FRAME_PIXELS, FRAME_PIXELS), Image.Resampling.BICUBIC, box=box)
 
 
-def _floats(picture: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(picture, np.float32)
+def _floats(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(image, np.float32)
