@@ -5,8 +5,8 @@ VENV ?= .venv
 WORKERS ?= 2
 PY := $(VENV)/bin/python
 BENCH_VENV := $(VENV)-bench
-SETUP := $(PYTHON) .ci/setup_env.py
-SETUP_FILES := pyproject.toml $(wildcard .ci/*.py) $(wildcard pipeline/*/*.c)
+SETUP := $(PYTHON) tools/setup_env.py
+SETUP_FILES := pyproject.toml $(filter-out tools/measure_house.py,$(wildcard tools/*.py)) $(wildcard pipeline/*/*.c)
 
 DEMO_RUN := --learner protonets --backbone conv4 --image-size 42 --way 5 --shot 5 --query 5 --h 10 \
 	--tasks 800 --tasks-per-step 4 --rotate --validate-every 200 --validation-tasks 100
@@ -21,7 +21,8 @@ demo: $(VENV)/.train  ## draw a dataset, build its shards, train on them, print 
 	$(PY) -m pipeline.build --dataset demo --out shards/demo --sizes 42 84 224 --encode 42=raw
 	$(PY) -m pipeline.verify shards/demo
 	$(PY) -m pipeline.show shards/demo --html shards/demo.html
-	$(PY) -m pipeline.show shards/demo --episode 0 --png shards/demo-episode.png
+	$(PY) -m pipeline.show shards/demo --episode 0 --way 5 --shot 5 --query 5 --h 10 \
+		--png shards/demo-episode.png
 	rm -rf runs/demo
 	$(PY) train.py --shards shards/demo --out runs/demo $(DEMO_RUN)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,11 +16,12 @@ import pillow_race
 import pillow_simd
 import pytest
 import setup_env
+import system_packages
 from PIL import Image
 
 NOTE = Path(sys.prefix) / "pillow.json"
 made_by_set_up = pytest.mark.skipif(
-    not NOTE.exists(), reason="this environment was not made by .ci/setup_env.py"
+    not NOTE.exists(), reason="this environment was not made by tools/setup_env.py"
 )
 # Made by Pillow 12.3.0. Pillow 13 resizes the tall picture's height first and differs by 33 levels.
 GOLDENS = {
@@ -57,12 +59,8 @@ merge = lambda *_: Frame()
 
 
 def test_one_distribution_alone_provides_pillow() -> None:
-    names = [
-        (distribution.metadata["Name"] or "").lower() for distribution in metadata.distributions()
-    ]
-    assert [name for name in names if name in ("pillow", "pillow-simd", "pillow_simd")] == [
-        "pillow"
-    ]
+    names = [(distribution.metadata["Name"] or "").lower() for distribution in metadata.distributions()]
+    assert [name for name in names if name in ("pillow", "pillow-simd", "pillow_simd")] == ["pillow"]
 
 
 @made_by_set_up
@@ -93,14 +91,14 @@ def test_later_installs_keep_this_pillow() -> None:
 @pytest.mark.parametrize(("size", "name"), GOLDENS)
 def test_resizing_is_within_two_levels_of_plain_pillow(size: tuple[int, int], name: str) -> None:
     width, height = size
-    spots = [(x, y) for y in range(height) for x in range(width)]
+    places = [(x, y) for y in range(height) for x in range(width)]
     if width < height:
-        levels = [255 * ((x * x * 7 // 16 + y * y * 3 // 64) % 3 == 0) for x, y in spots]
+        levels = [255 * ((x * x * 7 // 16 + y * y * 3 // 64) % 3 == 0) for x, y in places]
         picture, target = _picture("L", size, levels), (10, 6)
     else:
         colours = [
             ((x * x * 7 + y * 3) % 256, (x * 5 + y * y * 11) % 256, 255 * ((x // 3 + y // 2) % 2))
-            for x, y in spots
+            for x, y in places
         ]
         picture, target = _picture("RGB", size, [level for rgb in colours for level in rgb]), (8, 5)
     small = picture.convert("RGB").resize(target, Image.Resampling[name]).tobytes()
@@ -123,6 +121,62 @@ def test_without_a_compiler_plain_pillow_is_taken_and_the_line_says_so(
     assert chosen is None
     assert "plain Pillow" in line
     assert "no C compiler ('no-such-compiler' is not on the path)" in line
+    assert f"`{system_packages.install_command()}`" in line
+
+
+@pytest.mark.parametrize(
+    ("os_release", "command"),
+    [
+        ("ID=debian\n", "apt-get install libwebp-dev libisal-dev"),
+        ('NAME="Fedora Linux"\nID=fedora\n', "dnf install libwebp-devel isa-l-devel"),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "dnf install libwebp-devel isa-l-devel"),
+        (None, "apt-get install libwebp-dev libisal-dev"),
+    ],
+)
+def test_one_line_installs_what_is_missing_on_debian_and_on_red_hat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, os_release: str | None, command: str
+) -> None:
+    monkeypatch.setattr(system_packages, "OS_RELEASE", tmp_path / "os-release")
+    if os_release is not None:
+        (tmp_path / "os-release").write_text(os_release)
+    assert system_packages.install_command(["webp", "isal"]) == command
+
+
+@pytest.mark.parametrize("page", [".ci/run", "CONTRIBUTING.md"])
+def test_every_debian_package_is_named_where_packages_are_listed(page: str) -> None:
+    text = (setup_env.ROOT / page).read_text(encoding="utf-8")
+    packages = " ".join(debian for debian, _ in system_packages.PACKAGES.values()).split()
+    assert [package for package in packages if package not in text] == []
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_format_without_headers_is_left_out_of_a_build_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITE_SHARDS_CACHE", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(pillow_simd, "OPTIONAL_HEADERS", {"webp": "stdio.h", "tiff": "stdio.h"})
+    complete = pillow_simd.build_folder("sse4")
+    assert pillow_simd.missing_formats() == []
+    monkeypatch.setitem(pillow_simd.OPTIONAL_HEADERS, "webp", "no/such/header.h")
+    assert pillow_simd.missing_formats() == ["webp"]
+    options = ["--config-settings=webp=disable", "--config-settings=tiff=enable"]
+    assert pillow_simd.format_options() == options
+    assert pillow_simd.build_folder("sse4") != complete
+
+
+def test_set_up_says_which_formats_were_left_out_and_what_brings_them_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wheel = pillow_race.TimedWheel("sse4", Path("pillow.whl"), 1.0, 0.5)
+    monkeypatch.setattr(pillow_simd, "wheels", lambda _: {"sse4": wheel.wheel})
+    monkeypatch.setattr(pillow_simd, "plain_wheel", lambda _: None)
+    monkeypatch.setattr(pillow_simd, "missing_formats", lambda: ["webp", "freetype"])
+    monkeypatch.setattr(setup_env, "fastest", lambda *_: [wheel])
+    chosen, line = setup_env.choose(Path(sys.executable), "auto")
+    assert chosen == wheel
+    assert "left out, as their headers are missing: webp, freetype" in line
+    assert f"`{system_packages.install_command(['webp', 'freetype'])}`" in line
 
 
 def test_insisting_on_simd_where_there_is_none_ends_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +233,8 @@ def test_torch_spec_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_set_up_says_whether_decoding_was_compiled() -> None:
     compiled = find_spec("pipeline.decoders.native") is not None
     words = setup_env.decoding(Path(sys.executable))
-    assert words == "compiled" if compiled else "libisal-dev" in words
+    command = system_packages.install_command(setup_env.COMPILED_LOOP)
+    assert words == "compiled" if compiled else f"`{command}`" in words
 
 
 def test_set_up_and_pyproject_agree_on_the_versions() -> None:

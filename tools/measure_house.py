@@ -21,10 +21,7 @@ Trees = dict[str, ast.Module]
 
 def module_trees(root: Path) -> Trees:
     """The syntax tree of every module of the two packages, and of train.py."""
-    files = [
-        root / "train.py",
-        *(f for name in PACKAGES for f in sorted((root / name).rglob("*.py"))),
-    ]
+    files = [root / "train.py", *(f for name in PACKAGES for f in sorted((root / name).rglob("*.py")))]
     return {module_name(root, file): ast.parse(file.read_text(encoding="utf-8")) for file in files}
 
 
@@ -90,12 +87,12 @@ def one_word(name: str) -> bool:
 def arrows(trees: Trees, package: str) -> dict[str, set[str]]:
     """For each room of a package, the other rooms that it imports from."""
     rooms = {name.split(".")[1] for name in trees if name.startswith(f"{package}.")}
-    found: dict[str, set[str]] = {name: set() for name in rooms}
+    imported: dict[str, set[str]] = {name: set() for name in rooms}
     for module, tree in trees.items():
         if module.startswith(f"{package}."):
             own = module.split(".")[1]
-            found[own] |= (_imported_rooms(tree, package) & rooms) - {own}
-    return found
+            imported[own] |= (_imported_rooms(tree, package) & rooms) - {own}
+    return imported
 
 
 def _imported_rooms(tree: ast.Module, package: str) -> set[str]:
@@ -123,7 +120,7 @@ def widest_folder(root: Path) -> tuple[int, str]:
     for package in PACKAGES:
         for folder in [root / package, *(p for p in (root / package).rglob("*") if p.is_dir())]:
             modules = [f for f in folder.glob("*.py") if f.name != "__init__.py"]
-            folders = [f for f in folder.glob("*/__init__.py")]
+            folders = list(folder.glob("*/__init__.py"))
             counts.append((len(modules) + len(folders), str(folder.relative_to(root))))
     return max(counts)
 

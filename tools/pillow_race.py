@@ -1,4 +1,4 @@
-"""Times wheels of Pillow against one another on this machine, without installing them."""
+"""Times builds of Pillow against one another on this machine, without installing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-ROUNDS: Final = 3  # of about 0.3 s for each wheel, taking turns: a busy neighbour disturbs them all
+ROUNDS: Final = (
+    3  # of about 0.3 s for each wheel; wheels take turns, so that a busy machine disturbs all alike
+)
 BENCH: Final = """
 import io, json, statistics, time
 from PIL import Image
@@ -30,8 +32,8 @@ print(json.dumps([statistics.median(column) for column in zip(*costs)]))
 """
 
 
-class Timed(NamedTuple):
-    """A wheel that works here."""
+class TimedWheel(NamedTuple):
+    """A wheel that runs here, with its CPU times."""
 
     flavour: str
     wheel: Path
@@ -39,27 +41,25 @@ class Timed(NamedTuple):
     bilinear_ms: float
 
 
-def fastest(python: Path, candidates: dict[str, Path]) -> list[Timed]:
+def fastest(python: Path, candidates: dict[str, Path]) -> list[TimedWheel]:
     """The wheels that load and resize here, fastest LANCZOS first; rounds alternate."""
     with tempfile.TemporaryDirectory() as temporary:
         folders = {flavour: Path(temporary) / flavour for flavour in candidates}
         for flavour, wheel in candidates.items():
             zipfile.ZipFile(wheel).extractall(folders[flavour])
-        rounds = [
-            {name: _time(python, folders[name]) for name in candidates} for _ in range(ROUNDS)
-        ]
-    timed: list[Timed] = []
+        rounds = [{name: _time(python, folders[name]) for name in candidates} for _ in range(ROUNDS)]
+    timed: list[TimedWheel] = []
     for flavour, wheel in candidates.items():
         results = [result for one in rounds if (result := one[flavour]) is not None]
         if results:
-            timed.append(Timed(flavour, wheel, *map(min, zip(*results, strict=True))))
-        else:  # built against libraries that have since gone: forget it, the next set-up rebuilds it
+            timed.append(TimedWheel(flavour, wheel, *map(min, zip(*results, strict=True))))
+        else:  # built against libraries that have gone: the next set-up builds it again
             shutil.rmtree(wheel.parent)
     return sorted(timed, key=lambda candidate: candidate.lanczos_ms)
 
 
 def _time(python: Path, folder: Path) -> list[float] | None:
-    """Milliseconds of CPU for LANCZOS and BILINEAR 1080 -> 224; None if the build does not run."""
+    """CPU milliseconds of LANCZOS and BILINEAR, 1080 -> 224; None if the build does not run."""
     environment = os.environ | {"PYTHONPATH": str(folder)}
     command = [str(python), "-c", BENCH]
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)

@@ -1,9 +1,9 @@
-"""Makes the virtual environment: `python3 .ci/setup_env.py [--venv .venv] [--extra test]`.
+"""Makes the virtual environment: `python3 tools/setup_env.py [--venv .venv] [--extra test]`.
 
-First Pillow, the fastest build that runs on this machine (LITE_SHARDS_PILLOW=simd insists on
-pillow-simd, =stock does without; default: simd where it can be had), then everything else under a
-constraint that keeps that Pillow. The constraint is also written into the environment's pip.conf,
-so later `pip install`s keep it too. TORCH_SPEC overrides which torch is installed.
+Pillow comes first, in the fastest build that runs on this machine (LITE_SHARDS_PILLOW=simd insists
+on pillow-simd, =stock does without it; default: simd where it can be built). Everything else is
+installed under a constraint that keeps this Pillow; the constraint is also written into the
+environment's pip.conf, so that later `pip install`s keep it too. TORCH_SPEC chooses the torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Final
 
 import pillow_simd
-from pillow_race import Timed, fastest
+from pillow_race import TimedWheel, fastest
+from system_packages import install_command
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TORCH: Final = "torch>=2.10,<2.15"  # as in pyproject.toml's extra
 TORCH_MINORS: Final = range(10, 15)
 EXTRAS_WITH_TORCH: Final = ("train", "test", "dev", "bench")
 OLDEST_PYTHON: Final = (3, 10)
-CHOICES: Final = ("simd", "stock", "auto")
+PILLOW_CHOICES: Final = ("simd", "stock", "auto")
+COMPILED_LOOP: Final = ("compiler", "python", "jpeg", "isal")  # what pipeline/decoders/native.c needs
 
 
 def main() -> None:
@@ -48,12 +50,12 @@ def main() -> None:
 
 
 def environment(folder: Path) -> Path:
-    """The environment's interpreter; made if there is none that can install packages."""
+    """The environment's interpreter; the environment is made if it is missing or has no pip."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if python.exists() and pip(python, "--version", must=False):
         return python
     print(f"virtual environment: {folder} (Python {sys.version.split()[0]})")
-    broken = (folder / "pyvenv.cfg").exists()  # only what was an environment may be emptied
+    broken = (folder / "pyvenv.cfg").exists()  # empty only what was an environment
     try:
         venv.create(folder, with_pip=True, clear=broken)
     except subprocess.CalledProcessError:
@@ -62,11 +64,11 @@ def environment(folder: Path) -> Path:
 
 
 def install_pillow(python: Path, folder: Path) -> None:
-    """Install one Pillow, pin it, and leave a note of which one and why."""
+    """Install one Pillow, pin it, and write down which one and why."""
     note, constraints = folder / "pillow.json", folder / "constraints.txt"
     wish = os.environ.get("LITE_SHARDS_PILLOW", "auto") or "auto"
-    if wish not in CHOICES:
-        sys.exit(f"LITE_SHARDS_PILLOW must be one of {', '.join(CHOICES)}; it is {wish!r}")
+    if wish not in PILLOW_CHOICES:
+        sys.exit(f"LITE_SHARDS_PILLOW must be one of {', '.join(PILLOW_CHOICES)}; it is {wish!r}")
     if note.exists() and json.loads(note.read_text())["wish"] == wish:
         return
     note.unlink(missing_ok=True)  # written last: a set-up that was interrupted starts here again
@@ -81,8 +83,8 @@ def install_pillow(python: Path, folder: Path) -> None:
     print(f"Pillow: {why}")
 
 
-def choose(python: Path, wish: str) -> tuple[Timed | None, str]:
-    """The build to install (None: Pillow from the index) and the line that says why."""
+def choose(python: Path, wish: str) -> tuple[TimedWheel | None, str]:
+    """The build to install (None: Pillow from the index), and the reason in one line."""
     if wish == "stock":
         return None, "plain, as LITE_SHARDS_PILLOW=stock asks"
     try:
@@ -96,8 +98,12 @@ def choose(python: Path, wish: str) -> tuple[Timed | None, str]:
         return _without(wish, "the builds do not run here")
     if wish == "auto" and timed[0].flavour == "plain":
         return _without(wish, f"its builds are slower here: {_figures(timed)}")
-    name = f"pillow-simd {pillow_simd.VERSION}, {simd[0].flavour} build"
-    return simd[0], f"{name} ({_figures(timed)})"
+    line = f"pillow-simd {pillow_simd.VERSION}, {simd[0].flavour} build ({_figures(timed)})"
+    if missing := pillow_simd.missing_formats():
+        names = ", ".join(missing)
+        line += f"; left out, as their headers are missing: {names} (`{install_command(missing)}`, then"
+        line += " `make clean`)"
+    return simd[0], line
 
 
 def _without(wish: str, reason: str) -> tuple[None, str]:
@@ -106,7 +112,7 @@ def _without(wish: str, reason: str) -> tuple[None, str]:
     return None, f"plain Pillow, the build will be slower; no pillow-simd because {reason}"
 
 
-def _figures(timed: list[Timed]) -> str:
+def _figures(timed: list[TimedWheel]) -> str:
     parts = [f"{one.flavour} {one.lanczos_ms:.2f}" for one in timed]
     return f"LANCZOS 1080 to 224 in ms of CPU: {', '.join(parts)}"
 
@@ -120,15 +126,14 @@ def install_project(python: Path, extra: str) -> None:
 
 
 def decoding(python: Path) -> str:
-    """Whether pipeline/decoders/native.c was compiled, in words; pip hides why it was not."""
+    """One line: whether pipeline/decoders/native.c was compiled. pip hides why it was not."""
     command = [str(python), "-c", "import pipeline.decoders.native"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if not done.returncode:
         return "compiled"
     return (
-        "sample by sample, which is slower; to compile it, install a C compiler and the headers of Python, "
-        "libjpeg-turbo and ISA-L (Debian: gcc libc6-dev python3-dev libjpeg-dev libisal-dev), then "
-        f"`{python} -m pip install -e .`"
+        "sample by sample, which is slower; to compile the loop: "
+        f"`{install_command(COMPILED_LOOP)}`, then `{python} -m pip install -e .`"
     )
 
 
@@ -142,14 +147,12 @@ def torch_spec(python: Path) -> str:
         return spec
     if shutil.which("nvidia-smi"):
         return TORCH
-    offers = [
-        pip(python, "index", "versions", name, must=False) for name in ("torch", "torchvision")
-    ]
+    offers = [pip(python, "index", "versions", name, must=False) for name in ("torch", "torchvision")]
     return cpu_build(*offers) or TORCH
 
 
 def cpu_build(torch: str, torchvision: str) -> str:
-    """The newest CPU build that fits, out of what `pip index versions` says; "" if there is none."""
+    """The newest CPU build that fits, from the output of `pip index versions`; "" if there is none."""
     builds = re.findall(r"\b(2\.(\d+)\.\d+\+cpu)", torch)
     fitting = [version for version, minor in builds if int(minor) in TORCH_MINORS]
     return f"torch=={fitting[0]}" if fitting and "+cpu" in torchvision else ""
