@@ -11,7 +11,7 @@ import pytest
 from pipeline.build.builder import build_shards
 from pipeline.records import Encoding, Recipe
 from pipeline.sources.folder import FolderSource
-from tests.pictures import fill
+from tests.images import fill_class_folders
 
 
 def pytest_configure() -> None:
@@ -22,8 +22,8 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three classes with 7, 5 and 1 pictures."""
-    return fill(tmp_path / "photos", {"cat": 7, "dog": 5, "one": 1})
+    """Three classes with 7, 5 and 1 images."""
+    return fill_class_folders(tmp_path / "photos", {"cat": 7, "dog": 5, "one": 1})
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +31,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset of several shards, built once: raw at 24 pixels, JPEG at 48. Do not change it."""
     root = tmp_path_factory.mktemp("built")
     source = FolderSource(
-        name="pets", root=fill(root / "photos", {"cat": 30, "dog": 20, "owl": 10})
+        name="pets", root=fill_class_folders(root / "photos", {"cat": 30, "dog": 20, "owl": 10})
     )
     encodings = (Encoding.parse("raw"), Encoding.parse("jpeg:95"))
-    build_shards(
-        source, root / "pets", Recipe(sizes=(24, 48), encodings=encodings, shard_samples=16)
-    )
+    build_shards(source, root / "pets", Recipe(sizes=(24, 48), encodings=encodings, shard_samples=16))
     return root / "pets"
 
 

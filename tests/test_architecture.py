@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"^\| `(\w+)/?` \| (?:(both|offline|online|tools) \| )?[^|]+ \|$", re.MULTILINE)
 PACKAGES = ("pipeline", "learners")
 ROOMS = {  # package: its rooms (modules and folders), each with its half if it has one
-    name: dict(ROW.findall((ROOT / name / "README.md").read_text(encoding="utf-8")))
-    for name in PACKAGES
+    name: dict(ROW.findall((ROOT / name / "README.md").read_text(encoding="utf-8"))) for name in PACKAGES
 }
 PIPELINE_FILES = sorted((ROOT / "pipeline").rglob("*.py"))
 FILES = [*PIPELINE_FILES, *sorted((ROOT / "learners").rglob("*.py"))]
@@ -37,6 +36,7 @@ DOORS = {  # library: the one module that may import it
 TORCH_ROOMS = {"decoders", "loader", "torch_datasets", "pixels"}  # of pipeline, that may import it
 HEAVY = ("torch", "nvidia", "tensorflow", "tensorflow_datasets", "ray", "av", "decord", "cv2")
 LIGHT = {  # all that a shared room of pipeline may ask of an installation
+    "settings": {"msgspec", "yaml"},
     "index": {"numpy", "pyarrow"},
     "command": {"tqdm"},
 }

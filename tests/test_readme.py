@@ -1,4 +1,4 @@
-"""What the README shows works, and nothing that it should show is left out."""
+"""What the README and the pages of docs show works, and nothing that they should show is left out."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import pytest
 
 from pipeline.index import Dataset
 from pipeline.sources.catalogue import ENTRIES, FAMILIES
+from tests.images import fill_class_folders
 from tests.learners.small import make_run
-from tests.pictures import fill
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = ["README.md", "shards/README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+DECISIONS = [f"docs/decisions/{p.name}" for p in (ROOT / "docs" / "decisions").glob("*.md")]
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
+PROGRAMS = {
+    program for text in TEXTS.values() for program in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+}
 
 
 def run_program(mark: str, folder: Path) -> list[str]:
-    """Run the README's program that contains `mark` in a folder; the lines it prints."""
+    """Run the pages' program that contains `mark` in a folder; the lines it prints."""
     (program,) = [text for text in PROGRAMS if mark in text]
     (folder / "program.py").write_text(program)
     return run(folder, "-W", "error", "program.py")
@@ -32,19 +34,17 @@ def run_program(mark: str, folder: Path) -> list[str]:
 def run(folder: Path, *arguments: str) -> list[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def test_every_program_is_run_below() -> None:
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
 
 
 def test_the_source_of_ones_own_runs_as_it_stands(tmp_path: Path) -> None:
-    fill(tmp_path / "data" / "scans", {"a": 2, "b": 3})
+    fill_class_folders(tmp_path / "data" / "scans", {"a": 2, "b": 3})
     run_program("class Scans", tmp_path)
     assert Dataset.open(tmp_path / "shards" / "scans").manifest.samples == 5
 
@@ -56,11 +56,12 @@ def test_episodes_stream_and_train_from_the_demo_as_they_stand(tmp_path: Path) -
     *episodes, stats = run_program("samplers.MetaDataset", tmp_path)
     assert [line[:18] for line in episodes] == [f"<episode {n}: demo, " for n in range(3)]
     assert stats.startswith("3 episodes")
+    assert run_program("Dataset.open", tmp_path) == []
 
 
 def test_the_images_and_sampler_of_ones_own_run_as_they_stand(tmp_path: Path) -> None:
-    fill(tmp_path / "data" / "birds", {"owl": 6, "crow": 5, "emu": 9})
-    (command,) = re.findall(r"`python -m (pipeline\.build .*shards/birds)`", README)
+    fill_class_folders(tmp_path / "data" / "birds", {"owl": 6, "crow": 5, "emu": 9})
+    (command,) = re.findall(r"`python -m (pipeline\.build .*shards/birds)`", TEXTS["docs/extending.md"])
     run(tmp_path, "-m", *command.split(), "--workers", "1")
     lines = run_program("class Pairs", tmp_path)
     assert len(lines) == 3
@@ -71,7 +72,7 @@ def test_the_images_and_sampler_of_ones_own_run_as_they_stand(tmp_path: Path) ->
 
 def test_a_run_adapts_to_a_folder_of_pictures_as_it_stands(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "x")
-    fill(tmp_path / "mine", {"mug": 1, "hat": 1})
+    fill_class_folders(tmp_path / "mine", {"mug": 1, "hat": 1})
     (line,) = run_program("Learner.load", tmp_path)
     assert re.fullmatch(r"\[Answer\(name='mug'.*\), Answer\(name='hat'.*\)\]", line)
     assert (tmp_path / "mine.safetensors").exists()
@@ -79,13 +80,11 @@ def test_a_run_adapts_to_a_folder_of_pictures_as_it_stands(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("dataset", [*ENTRIES, *FAMILIES])
 def test_every_dataset_has_its_place_in_the_table(dataset: str) -> None:
-    rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("|")]
+    rows = [line.split("|")[1] for line in TEXTS["docs/datasets.md"].splitlines() if line.startswith("|")]
     assert any(f"`{dataset}`" in row for row in rows)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", [*PAGES, *DECISIONS])
 def test_every_link_into_the_repository_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)

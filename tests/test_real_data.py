@@ -20,23 +20,14 @@ from pipeline.verify.__main__ import verify
 
 def built(dataset: str, source: Path, out: Path, *options: str) -> Dataset:
     """Build by the command, check every byte, open."""
-    command = [
-        "--dataset",
-        dataset,
-        "--source",
-        str(source),
-        "--out",
-        str(out),
-        "--quiet",
-        *options,
-    ]
+    command = ["--dataset", dataset, "--source", str(source), "--out", str(out), "--quiet", *options]
     assert main([*command, "--workers", "2"]) == 0
     assert verify(out).problems == ()
     return Dataset.open(out)
 
 
 def stored(dataset: Dataset, row: int, size: int) -> Image.Image:
-    """One stored picture."""
+    """One stored image."""
     index = dataset.index
     tar = dataset.tar(size, int(index["shard"][row])).read_bytes()
     offset, length = int(index[f"offset_{size}"][row]), int(index[f"length_{size}"][row])
@@ -46,12 +37,8 @@ def stored(dataset: Dataset, row: int, size: int) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def test_omniglots_background_set_is_964_characters_of_30_alphabets(
-    real_data: Path, tmp_path: Path
-) -> None:
-    dataset = built(
-        "omniglot", real_data / "omniglot", tmp_path / "o", "--sizes", "28", "--encode", "28=png"
-    )
+def test_omniglots_background_set_is_964_characters_of_30_alphabets(real_data: Path, tmp_path: Path) -> None:
+    dataset = built("omniglot", real_data / "omniglot", tmp_path / "o", "--sizes", "28", "--encode", "28=png")
     classes = dataset.manifest.classes
     assert (len(classes), dataset.manifest.samples) == (964, 19_280)
     assert len({record.superclass for record in classes}) == 30
@@ -61,17 +48,13 @@ def test_omniglots_background_set_is_964_characters_of_30_alphabets(
 
 
 def test_mnists_test_files_are_ten_training_classes(real_data: Path, tmp_path: Path) -> None:
-    dataset = built(
-        "mnist", real_data / "mnist", tmp_path / "m", "--sizes", "28", "--encode", "28=raw"
-    )
+    dataset = built("mnist", real_data / "mnist", tmp_path / "m", "--sizes", "28", "--encode", "28=raw")
     counts = np.bincount(dataset.index["class_id"]).tolist()
     assert counts == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert dict(dataset.manifest.splits) == {"train": 10_000}
 
 
-def test_caltech_101_through_folder_keeps_every_class_and_picture(
-    real_data: Path, tmp_path: Path
-) -> None:
+def test_caltech_101_through_folder_keeps_every_class_and_image(real_data: Path, tmp_path: Path) -> None:
     archive = real_data / "caltech101" / "101_ObjectCategories_50.tar"
     dataset = built("folder", archive, tmp_path / "c", "--name", "caltech", "--sizes", "32")
     assert (len(dataset.manifest.classes), dataset.manifest.samples) == (50, 2_613)
@@ -80,9 +63,7 @@ def test_caltech_101_through_folder_keeps_every_class_and_picture(
     assert {record.name for record in dataset.manifest.classes} == folders
 
 
-def test_photographs_of_all_shapes_become_squares_of_both_sizes(
-    real_data: Path, tmp_path: Path
-) -> None:
+def test_photographs_of_all_shapes_become_squares_of_both_sizes(real_data: Path, tmp_path: Path) -> None:
     dataset = built("folder", real_data / "photos" / "photos.tar", tmp_path / "p")
     assert dataset.manifest.samples == 160
     assert dataset.manifest.quarantined == ()

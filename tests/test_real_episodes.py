@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline import EpisodeLoader, ShardSet, samplers
-from tests.episodes import digests
+from tests.episodes import stream_digests
 from tests.test_real_data import built, stored
 
 SIZE = 28
@@ -25,9 +25,7 @@ def real_set(real_data: Path, root: Path) -> ShardSet:
     built("mnist", real_data / "mnist", root / "md" / "mnist", *few, *encoded("raw"))
     archive = real_data / "caltech101" / "101_ObjectCategories_50.tar"
     with tarfile.open(archive) as tar:
-        names = sorted(
-            {PurePosixPath(name).parent.name for name in tar.getnames() if ".jpg" in name}
-        )
+        names = sorted({PurePosixPath(name).parent.name for name in tar.getnames() if ".jpg" in name})
     lines = [f"{name} {'test' if at < HELD_OUT else 'train'}" for at, name in enumerate(names)]
     (root / "splits.txt").write_text("\n".join(lines))
     chosen = ("--name", "caltech", "--split-by", str(root / "splits.txt"), *encoded("jpeg:95"))
@@ -39,9 +37,7 @@ def encoded(how: str) -> tuple[str, ...]:
     return ("--sizes", str(SIZE), "--encode", f"{SIZE}={how}")
 
 
-def test_omniglot_mnist_and_caltech_stream_as_one_training_set(
-    real_data: Path, tmp_path: Path
-) -> None:
+def test_omniglot_mnist_and_caltech_stream_as_one_training_set(real_data: Path, tmp_path: Path) -> None:
     shards = real_set(real_data, tmp_path)
     sampler = samplers.MetaDataset(shards, split="train", seed=1)
     seen: Counter[str] = Counter()
@@ -57,12 +53,11 @@ def test_omniglot_mnist_and_caltech_stream_as_one_training_set(
             for side, planned in ((episode.support, plan.support), (episode.query, plan.query)):
                 images, rows = side.images, planned.rows[side.positions]
                 assert torch.equal(
-                    torch.from_numpy(dataset.index["class_id"][rows]),
-                    torch.from_numpy(classes)[side.labels],
+                    torch.from_numpy(dataset.index["class_id"][rows]), torch.from_numpy(classes)[side.labels]
                 )
                 for at in (0, len(rows) // 2, len(rows) - 1):
-                    picture = np.asarray(stored(dataset, int(rows[at]), SIZE).convert("RGB"))
-                    assert np.array_equal(images[at].permute(1, 2, 0), picture)
+                    image = np.asarray(stored(dataset, int(rows[at]), SIZE).convert("RGB"))
+                    assert np.array_equal(images[at].permute(1, 2, 0), image)
             assert len(episode.support.h) == min(40, len(episode.support))
     assert set(seen) == {"omniglot", "mnist", "caltech"}
     assert min(seen.values()) >= 10
@@ -70,4 +65,4 @@ def test_omniglot_mnist_and_caltech_stream_as_one_training_set(
         EpisodeLoader(shards, sampler, image_size=SIZE, threads=1, ahead=1) as one,
         EpisodeLoader(shards, sampler, image_size=SIZE, threads=4, decoder="dali") as other,
     ):
-        assert digests(one, 12) == digests(other, 12)
+        assert stream_digests(one, 12) == stream_digests(other, 12)
