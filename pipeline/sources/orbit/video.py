@@ -75,7 +75,7 @@ class DecoderProcess:
     """A decoding process, started by the first request; use it with `contextlib.closing`."""
 
     def __init__(self, timeout: float = FRAME_TIMEOUT) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: child.VideoRequest) -> Iterator[ChildMessage]:
@@ -144,8 +144,8 @@ class DecoderProcess:
         poll.register(pipe, select.POLLIN)
         done = 0
         while done < len(view):
-            if not poll.poll(self._timeout * 1000):
-                raise DecoderFailed(f"the decoder made no progress for {self._timeout:g} s")
+            if not poll.poll(self.timeout * 1000):
+                raise DecoderFailed(f"the decoder made no progress for {self.timeout:g} s")
             count = os.readv(pipe, [view[done:]])
             if not count:
                 raise DecoderFailed(self._describe_death())
