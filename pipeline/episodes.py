@@ -24,6 +24,7 @@ FLIP_DRAW: Final = 3
 QUERY_FLIP_DRAW: Final = 4
 TURN_DRAW: Final = 5
 LITE_DRAW: Final = 6
+PAPER_ORDER_DRAW: Final = 7
 ORBIT_ORDER_DRAW: Final = 16
 ORBIT_QUERY_DRAW: Final = 17
 """The purposes of random numbers: draws for different purposes are independent."""
@@ -152,6 +153,24 @@ class _PlanValues:
     query: _SideValues
     clip: Annotated[int, Meta(ge=1)]
     query_clips: QueryClips
+
+
+def plan_problem(plan: EpisodePlan, rows: int) -> str:
+    """Why a plan does not fit a dataset of so many rows; "" if it does. A user's own sampler may return anything."""
+    for name, side in (("support", plan.support), ("query", plan.query)):
+        if not all_below(side.rows, rows):
+            return (
+                f"its {name} rows are {side.rows.min()} to {side.rows.max()}, and {plan.dataset} has rows 0 to "
+                f"{rows - 1}"
+            )
+        if not all_below(side.labels, plan.way):
+            return (
+                f"its {name} labels are {side.labels.min()} to {side.labels.max()}, and the episode has "
+                f"{plan.way} classes; labels are 0 to {plan.way - 1}"
+            )
+        if len(side) % plan.clip and not (name == "query" and plan.query_clips == "sliding"):
+            return f"{len(side)} {name} rows are not whole clips of {plan.clip}"
+    return ""
 
 
 def all_below(numbers: NDArray[np.int64], end: int) -> bool:

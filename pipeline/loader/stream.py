@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 import torch
 
 from pipeline.decoders.base import ChunkDecoder, DecodeJob
-from pipeline.episodes import EpisodePlan, Sampler, all_below, choose_h
+from pipeline.episodes import EpisodePlan, Sampler, choose_h, plan_problem
 from pipeline.errors import UsageError
 from pipeline.loader.chunks import RESIDENT_IMAGES, ChunkRange, EpisodeChunks, plan_chunks
 from pipeline.loader.faults import FaultPolicy
@@ -179,7 +179,8 @@ class EpisodeStream:
     def _episode_items(self, plan: EpisodePlan) -> Iterator[_PlannedItem]:
         size = self._options.image_size
         dataset = self.parts.shards[plan.dataset]
-        _check_plan(plan, len(dataset.index))
+        if problem := plan_problem(plan, len(dataset.index)):
+            raise UsageError(f"{plan}: {problem}")
         h = choose_h(plan, self._options.h, self._options.seed)
         chunks = plan_chunks(plan, dataset.index, size, h, self._options.chunk)
         yield EpisodeStart(plan, chunks)
@@ -252,20 +253,3 @@ def in_bursts(items: Iterator[ItemT]) -> Iterator[ItemT]:
 
 class _StopRequested(Exception):
     """The reading thread has been asked to end."""
-
-
-def _check_plan(plan: EpisodePlan, rows: int) -> None:
-    """Refuse rows and labels that are not there: a user's own sampler may return anything."""
-    for name, side in (("support", plan.support), ("query", plan.query)):
-        if not all_below(side.rows, rows):
-            raise UsageError(
-                f"{plan}: its {name} rows are {side.rows.min()} to {side.rows.max()}, and "
-                f"{plan.dataset} has rows 0 to {rows - 1}"
-            )
-        if not all_below(side.labels, plan.way):
-            raise UsageError(
-                f"{plan}: its {name} labels are {side.labels.min()} to {side.labels.max()}, and the "
-                f"episode has {plan.way} classes; labels are 0 to {plan.way - 1}"
-            )
-        if len(side) % plan.clip and not (name == "query" and plan.query_clips == "sliding"):
-            raise UsageError(f"{plan}: {len(side)} {name} rows are not whole clips of {plan.clip}")

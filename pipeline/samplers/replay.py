@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.episodes import EpisodePlan, all_below
+from pipeline.episodes import EpisodePlan, all_below, plan_problem
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
 from pipeline.layout import atomic_file
@@ -48,7 +48,7 @@ def save_plans(path: str | Path, plans: Iterable[EpisodePlan], shards: ShardSet)
     with atomic_file(Path(path)) as file:
         file.write(_json_line(asdict(PlansHeader(PLANS_FORMAT, builds))))
         for plan in plans:
-            if problem := _plan_problem(plan, shards):
+            if problem := _set_problem(plan, shards):
                 raise UsageError(f"plan {count} (episode {plan.number}) {problem}")
             file.write(_json_line({**plan.described(), "digest": plan.digest}))
             count += 1
@@ -149,7 +149,7 @@ def _read_plan(path: Path, number: int, line: bytes, shards: ShardSet) -> Episod
         raise _damaged_line(path, number, str(error)) from error
     if plan.digest != digest:
         raise _damaged_line(path, number, "its hash does not match")
-    if problem := _plan_problem(plan, shards):
+    if problem := _set_problem(plan, shards):
         raise IntegrityError(f"{path}, line {number}: episode {plan.number} {problem}")
     return plan
 
@@ -158,17 +158,14 @@ def _damaged_line(path: Path, number: int, how: str) -> IntegrityError:
     return IntegrityError(f"{path}, line {number}, is damaged ({how}); save the plans again")
 
 
-def _plan_problem(plan: EpisodePlan, shards: ShardSet) -> str:
+def _set_problem(plan: EpisodePlan, shards: ShardSet) -> str:
     """Why a plan cannot be loaded from this shard set; "" if it can."""
     if plan.dataset not in shards.datasets:
         held = ", ".join(shards.datasets)
         return f"is of the dataset {plan.dataset!r}, and {shards.root} has {held}"
     dataset = shards.datasets[plan.dataset]
-    for name, side in (("support", plan.support), ("query", plan.query)):
-        if not all_below(side.rows, len(dataset.index)):
-            return f"has {name} rows beyond the {len(dataset.index):,} of {plan.dataset}"
-        if not all_below(side.labels, plan.way):
-            return f"has {name} labels beyond its {plan.way} classes"
+    if problem := plan_problem(plan, len(dataset.index)):
+        return f"does not fit: {problem}"
     if not all_below(np.array(plan.classes, np.int64), len(dataset.manifest.classes)):
         return f"has classes beyond the {len(dataset.manifest.classes):,} of {plan.dataset}"
     return ""

@@ -148,9 +148,12 @@ def side_of(*rows: int, labels: tuple[int, ...] | None = None) -> Side:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"support": side_of(0, 18)}, r"plan 1 \(episode 1\) has support rows beyond the 18 of birds"),
-        ({"query": side_of(-1)}, "has query rows beyond the 18 of birds"),
-        ({"query": side_of(0, labels=(1,))}, "has query labels beyond its 1 classes"),
+        (
+            {"support": side_of(0, 18)},
+            r"plan 1 \(episode 1\) does not fit: its support rows are 0 to 18, and birds has rows 0 to 17",
+        ),
+        ({"query": side_of(-1)}, "its query rows are -1 to -1, and birds has rows 0 to 17"),
+        ({"query": side_of(0, labels=(1,))}, "its query labels are 1 to 1, and the episode has 1 classes"),
         ({"classes": (2,)}, "has classes beyond the 2 of birds"),
         ({"dataset": "fish"}, "is of the dataset 'fish', and made has birds"),
     ],
