@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+LONGEST_LINE: Final = 160  # characters of another library's error
 FIRST_FEW: Final = 5  # names that a message lists; it counts the others
 
 
@@ -53,3 +54,9 @@ def first_few(names: Sequence[object], separator: str = ", ") -> str:
     more = f"{separator.rstrip(', ')} and {len(names) - FIRST_FEW:,} more"
     listed = separator.join(map(str, names[:FIRST_FEW]))
     return listed + (more if len(names) > FIRST_FEW else "")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, shortened: libraries put pages behind it."""
+    text = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."

@@ -210,6 +210,14 @@ class Dataset:
             )
         return cls(root, manifest, index)
 
+    @property
+    def class_limit(self) -> int | None:
+        """The build's limit per class; None if no class has so many images that it can have left one out."""
+        limit = self.manifest.recipe.limit_per_class
+        largest = int(np.diff(self.index.class_starts).max(initial=0))
+        reached = limit is not None and largest + len(self.manifest.quarantined) >= limit
+        return limit if reached else None
+
     def tar(self, size: int, shard: int) -> Path:
         """The path of one tar."""
         return DatasetLayout(self.root).tar(size, shard)

@@ -190,7 +190,8 @@ class Recipe:
     )
     seed: int = setting(0, "of the order", metavar="SEED")
     shard_samples: int = setting(0, "images in a shard (as suits the dataset)", metavar="N")
-    limit_per_class: int | None = setting(None, "at most K images of a class", metavar="K")
+    limit_per_class: int | None = None
+    """At most so many images of a class."""
 
     def __post_init__(self) -> None:
         if not self.sizes or len(set(self.sizes)) < len(self.sizes) or min(self.sizes) < 1:

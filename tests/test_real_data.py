@@ -54,6 +54,14 @@ def test_mnists_test_files_are_ten_training_classes(real_data: Path, tmp_path: P
     assert dict(dataset.manifest.splits) == {"train": 10_000}
 
 
+def test_a_limit_for_one_dataset_of_a_family_leaves_the_others_whole(real_data: Path, tmp_path: Path) -> None:
+    options = ("--sizes", "28", "--encode", "28=raw", "--limit-per-class", "mnist=50", "--quiet")
+    assert main(["--dataset", "md", "--source", str(real_data), "--out", str(tmp_path), *options]) == 0
+    mnist, omniglot = (Dataset.open(tmp_path / name) for name in ("mnist", "omniglot"))
+    assert (mnist.manifest.samples, mnist.class_limit) == (500, 50)
+    assert (omniglot.manifest.samples, omniglot.class_limit) == (19_280, None)
+
+
 def test_caltech_101_through_folder_keeps_every_class_and_image(real_data: Path, tmp_path: Path) -> None:
     archive = real_data / "caltech101" / "101_ObjectCategories_50.tar"
     dataset = built("folder", archive, tmp_path / "c", "--name", "caltech", "--sizes", "32")

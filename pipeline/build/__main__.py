@@ -13,7 +13,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from pipeline.build.builder import Report, build_shards, describe_rejected, estimated_bytes
 from pipeline.build.flags import (
+    ClassLimits,
     add_recipe_flags,
     add_run_flags,
     add_source_flags,
@@ -31,21 +32,17 @@ from pipeline.build.flags import (
 from pipeline.build.plan import make_plan
 from pipeline.command import command_parser, run_command
 from pipeline.errors import SourceMissing, UsageError
+from pipeline.index import is_dataset
 from pipeline.records import Recipe
 from pipeline.sources.base import Source
-from pipeline.sources.catalogue import (
-    ENTRIES,
-    FAMILIES,
-    SourceOptions,
-    describe_needed_files,
-    find_member,
-    open_source,
-)
+from pipeline.sources.catalogue import ENTRIES, FAMILIES, describe_needed_files, find_member, open_source
+from pipeline.sources.meta_dataset import IMAGENET_V1, IMAGENET_V2
 
 BUILD_EXAMPLES: Final = """\
   python -m pipeline.build --dataset demo                          no download, a few seconds
   python -m pipeline.build --dataset omniglot --source downloads/omniglot
-  python -m pipeline.build --dataset md --source downloads/md      every dataset found there
+  python -m pipeline.build --dataset md --source downloads/md --limit-per-class quickdraw=20000
+                                                                   every dataset found there
   python -m pipeline.build --dataset folder --source my/pictures --split-by folder
   python -m pipeline.build --dataset orbit --sizes 224 --workers 8 --dry-run
   sbatch --array=0-63 --wrap "python -m pipeline.build --dataset ilsvrc_2012 --engine array"
@@ -56,26 +53,39 @@ COLUMN_HEADINGS: Final = {
 log = logging.getLogger(__name__)
 
 
+class ChosenBuild(NamedTuple):
+    """One dataset to build: from where, into which folder, and how."""
+
+    source: Source
+    out: Path
+    recipe: Recipe
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Build one dataset, or every member of a family that is there, and print a report."""
     arguments = _parser().parse_args(argv)
     recipe, run = recipe_from_flags(arguments), run_from_flags(arguments)
-    options = source_options(arguments, arguments.name)
-    chosen = list(_chosen_sources(arguments, options))
+    members = FAMILIES.get(arguments.dataset, (arguments.dataset,))
+    limits = ClassLimits.parse(arguments.class_limits, members)
+    chosen = [
+        ChosenBuild(source, out, replace(recipe, limit_per_class=limits.of(dataset)))
+        for dataset, source, out in _chosen_sources(arguments)
+    ]
     if arguments.dry_run:
-        _print_plans(chosen, recipe, as_json=arguments.json)
+        _print_plans(chosen, as_json=arguments.json)
         return 0
-    reports = [build_shards(source, out, recipe, run) for source, out in chosen]
+    reports = [build_shards(source, out, recipe, run) for source, out, recipe in chosen]
     _print_reports(reports, as_json=arguments.json)
     return 0
 
 
-def _chosen_sources(arguments: Namespace, options: SourceOptions) -> Iterator[tuple[Source, Path]]:
-    """Each source to build, and its output folder."""
+def _chosen_sources(arguments: Namespace) -> Iterator[tuple[str, Source, Path]]:
+    """Each dataset to build, its source and its output folder."""
+    options = source_options(arguments, arguments.name)
     dataset, root = arguments.dataset, arguments.source or Path("data") / arguments.dataset
     out = arguments.out or Path("shards") / (arguments.name or dataset)
     if dataset not in FAMILIES:
-        yield open_source(dataset, root, options), out
+        yield dataset, open_source(dataset, root, options), out
         return
     if arguments.name:
         raise UsageError(f"--name renames one dataset, and {dataset} is a family of them")
@@ -91,12 +101,18 @@ def _chosen_sources(arguments: Namespace, options: SourceOptions) -> Iterator[tu
         log.warning("%s of %s are not in %s:\n%s", len(missing), len(paths), root, "\n".join(missing))
     for member, path in paths.items():
         if path is not None:
-            yield open_source(member, path, options), out / member
+            yield member, open_source(member, path, options), out / member
+    if paths.get(IMAGENET_V2) is not None and is_dataset(out / IMAGENET_V1):
+        log.warning(
+            "%s holds ImageNet twice: %s is Meta-Dataset's first version of it, which MD-v2 does not use and which "
+            "--dataset %s built until %s took its place; delete it, or keep it for the first version",
+            *(out, IMAGENET_V1, dataset, IMAGENET_V2),
+        )
 
 
-def _print_plans(chosen: Sequence[tuple[Source, Path]], recipe: Recipe, *, as_json: bool) -> None:
+def _print_plans(chosen: Sequence[ChosenBuild], *, as_json: bool) -> None:
     rows: list[dict[str, object]] = []
-    for source, out in chosen:
+    for source, out, recipe in chosen:
         with tempfile.TemporaryDirectory() as scratch:  # a .tgz must be inflated to be listed
             listed = replace(source, scratch=Path(scratch), limit_per_class=recipe.limit_per_class)
             plan = make_plan(source.name, listed.survey(), recipe)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace, _ArgumentGroup
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,49 @@ TASK_VARIABLES: Final = (  # where schedulers tell an array task its number, and
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
     ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassLimits:
+    """How many images of a class are built at most: of any dataset, and of single ones."""
+
+    usual: int | None = None
+    by_dataset: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, dataset: str) -> int | None:
+        """The limit of a dataset, or None."""
+        return self.by_dataset.get(dataset, self.usual)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], datasets: Sequence[str]) -> ClassLimits:
+        """Read K and NAME=K, of the datasets that the build is about."""
+        limits: dict[str, int] = {}
+        for text in texts:
+            name, equals, number = text.rpartition("=")
+            if equals and name not in datasets:
+                raise UsageError(_unknown_dataset(name, datasets))
+            if name in limits:
+                raise UsageError(
+                    f"--limit-per-class has two limits for {name or 'all datasets'}; leave one out"
+                )
+            limits[name] = _class_limit(text, name, number)
+        return cls(usual=limits.pop("", None), by_dataset=limits)
+
+
+def _unknown_dataset(name: str, datasets: Sequence[str]) -> str:
+    close = get_close_matches(name, datasets, 1)
+    advice = f"{close[0]!r} may be meant" if close else f"the build is about {', '.join(datasets)}"
+    return f"--limit-per-class names {name!r}, which is none of the datasets to build; {advice}"
+
+
+def _class_limit(text: str, name: str, number: str) -> int:
+    try:
+        limit = int(number)
+    except ValueError:
+        raise UsageError(f"--limit-per-class takes numbers K or NAME=K, got {text!r}") from None
+    if limit < 1:
+        raise UsageError(f"--limit-per-class starts at 1, got {limit}{name and f' for {name}'}")
+    return limit
 
 
 def add_source_flags(group: _ArgumentGroup) -> None:
@@ -38,6 +82,14 @@ def add_recipe_flags(group: _ArgumentGroup) -> None:
         default=[],
         metavar="PX=ENC",
         help=f"jpeg:QUALITY[:444], png or raw for a size ({usual})",
+    )
+    group.add_argument(
+        "--limit-per-class",
+        dest="class_limits",
+        nargs="+",
+        default=[],
+        metavar="LIMIT",
+        help="at most K images of a class: K, or NAME=K for one dataset of a family",
     )
 
 

@@ -12,10 +12,11 @@ from pipeline.settings import setting
 from pipeline.sources.base import Source
 from pipeline.sources.demo import DemoSource
 from pipeline.sources.folder import FolderSource
-from pipeline.sources.meta_dataset import MD_FAMILY, META_DATASETS
+from pipeline.sources.meta_dataset import IMAGENET_V1, IMAGENET_V2, MD_FAMILY, META_DATASETS
 from pipeline.sources.meta_dataset.parts import size_text
 from pipeline.sources.orbit.source import OrbitSource
 from pipeline.sources.tfrecords.source import MetaRecordsSource, is_converted
+from pipeline.sources.tfrecords.spec import SPEC_FILE, read_spec
 from pipeline.sources.vtab.files import is_available, missing_tasks
 from pipeline.sources.vtab.source import VtabSource
 from pipeline.sources.vtab.tasks import VTAB_FAMILY, VTAB_TASKS
@@ -57,7 +58,7 @@ def _open_orbit(name: str, root: Path, options: SourceOptions) -> Source:
 
 def _meta_dataset_factory(dataset: str) -> SourceFactory:
     def open_raw_or_converted(name: str, root: Path, _options: SourceOptions) -> Source:
-        if is_converted(root):
+        if _holds_records(dataset, root):
             return MetaRecordsSource(name=name, root=root)
         return META_DATASETS[dataset](name=name, root=root)
 
@@ -93,9 +94,23 @@ def find_member(dataset: str, root: Path, options: SourceOptions) -> Path | None
     """Where a member of a family lies below the family's folder; None if it is not there."""
     if ENTRIES[dataset].family == "vtab":
         return root if is_available(root, VTAB_TASKS[dataset], options.protocol) else None
-    if is_converted(root / dataset):
-        return root / dataset
-    return META_DATASETS[dataset].find_folder(root)
+    raw = META_DATASETS[dataset]
+    for folder in (root / dataset, root / raw.folder_name()):
+        if _holds_records(dataset, folder):
+            return folder
+    return raw.find_folder(root)
+
+
+def _holds_records(dataset: str, folder: Path) -> bool:
+    """Whether a folder holds the dataset as Meta-Dataset's tools convert it.
+
+    The LITE authors' dataset_spec.json makes MD-v2's ImageNet of the records of the first version, in its folder.
+    """
+    if not is_converted(folder):
+        return False
+    if dataset != IMAGENET_V2 or folder.name == IMAGENET_V2:
+        return True
+    return all(record.split == "train" for record in read_spec(folder / SPEC_FILE).classes)
 
 
 def describe_needed_files(dataset: str, root: Path, options: SourceOptions) -> str:
@@ -104,4 +119,10 @@ def describe_needed_files(dataset: str, root: Path, options: SourceOptions) -> s
         return str(missing_tasks(root, [VTAB_TASKS[dataset]], options.protocol)[0])
     raw = META_DATASETS[dataset]
     files = ", ".join(f"{part.file} ({size_text(part.bytes)}, {part.url})" for part in raw.parts)
-    return f"{dataset} needs {files} in {root / raw.folder_name()}"
+    folder = root / raw.folder_name()
+    needed = f"{dataset} needs {files} in {folder}"
+    if dataset == IMAGENET_V2 and is_converted(folder):
+        needed += (
+            f"; the records there are {IMAGENET_V1}'s, which --dataset {IMAGENET_V1} --source {folder} builds"
+        )
+    return needed

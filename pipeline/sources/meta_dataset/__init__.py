@@ -33,5 +33,11 @@ META_DATASETS: Final[Mapping[str, type[RawSource]]] = {
     )
 }
 
-MD_FAMILY: Final = tuple(name for name in META_DATASETS if name != "ilsvrc_2012_v2")
-"""What `--dataset md` builds, in Meta-Dataset's order; ImageNet's second version is not among them."""
+IMAGENET_V1: Final = ImageNetSource.official_name()
+IMAGENET_V2: Final = ImageNetV2Source.official_name()
+MD_FAMILY: Final = tuple(name for name in META_DATASETS if name != IMAGENET_V1)
+"""What `--dataset md` builds, in Meta-Dataset's order.
+
+ImageNet is there once, as MD-v2 and the LITE paper train on it: all 1000 classes. Its first version has the same
+images, 712 classes of them for training, and is built by its own name.
+"""

@@ -196,6 +196,7 @@ UNPACKED: dict[str, Callable[[Path], None]] = {
         mnist,
     )
 }
+UNPACKED["ilsvrc_2012_v2"] = ilsvrc_2012  # other splits of the same files
 ARCHIVES: dict[str, dict[str, tuple[str, ...]]] = {
     "omniglot": {
         "images_background.zip": ("images_background",),
@@ -221,8 +222,8 @@ def publish(dataset: str, plain: Path, root: Path) -> None:
     if dataset == "mnist":
         for file in plain.iterdir():
             (root / f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
-    if dataset == "ilsvrc_2012":
-        inner = inner_tars(plain / "ILSVRC2012_img_train", root.with_name("inner"))
+    if dataset.startswith("ilsvrc_2012"):
+        inner = inner_tars(plain / "ILSVRC2012_img_train", root.with_name(f"{dataset}-inner"))
         pack(inner, names_in(inner), root / "ILSVRC2012_img_train.tar")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import MD_FAMILY, META_DATASETS
+from pipeline.sources.meta_dataset import META_DATASETS
 from pipeline.sources.meta_dataset.raw import RawSource
 from tests.pipeline.sources.meta_dataset import layouts
 from tests.pipeline.sources.meta_dataset.conftest import Layout
@@ -19,7 +19,7 @@ def source_of(dataset: str, root: Path) -> RawSource:
     return META_DATASETS[dataset](root=root, scratch=root.with_name("scratch"))
 
 
-@pytest.mark.parametrize("dataset", MD_FAMILY)
+@pytest.mark.parametrize("dataset", META_DATASETS)
 @pytest.mark.parametrize("state", ["absent", "empty", "other"])
 def test_a_missing_source_is_an_error_with_each_file_its_origin_its_size_and_the_folders_searched(
     dataset: str, state: str, tmp_path: Path

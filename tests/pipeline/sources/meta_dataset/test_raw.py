@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.build.images import clean_image
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import MD_FAMILY, META_DATASETS
+from pipeline.sources.meta_dataset import META_DATASETS
 from pipeline.sources.meta_dataset.classes import official_classes
 from pipeline.sources.meta_dataset.raw import RawSource
 from tests.pipeline.sources.meta_dataset import layouts
@@ -43,7 +43,7 @@ def expected(dataset: str, item: Item) -> bytes:
 
 FORMS = [
     (dataset, form)
-    for dataset in MD_FAMILY
+    for dataset in META_DATASETS
     for form in ("published", "unpacked")
     if (dataset, form) != ("quickdraw", "published")  # which is published as plain files
 ]
@@ -67,12 +67,13 @@ def test_each_class_is_found_under_its_id_with_its_split_and_its_own_images(
         assert data == expected(dataset, item)
 
 
-@pytest.mark.parametrize("dataset", MD_FAMILY)
+@pytest.mark.parametrize("dataset", META_DATASETS)
 def test_a_dataset_is_also_found_one_folder_deeper(dataset: str, unpacked: Layout, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / dataset).symlink_to(unpacked(dataset))
+    folder = tmp_path / "data" / META_DATASETS[dataset].folder_name()
+    folder.symlink_to(unpacked(dataset))
     find_folder = META_DATASETS[dataset].find_folder
-    assert find_folder(tmp_path / "data") == tmp_path / "data" / dataset
+    assert find_folder(tmp_path / "data") == folder
     assert find_folder(tmp_path) is None
     source = source_of(dataset, tmp_path / "data")
     items = items_of(source)
