@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from learners.labels import Labels
-from learners.lite.draws import Scheme, SupportDraw, balanced, draw_support, unweighted
+from learners.lite.draws import Scheme, SupportDraw, balanced, draw_support
+from learners.lite.paper import PaperLoop
 from learners.lite.queries import QueryTally, query_chunks
 from learners.lite.stages import Stage, StageNetworks, SupportStages
 from learners.task import DEFAULT_CHUNK, ChunkedPass, Task
@@ -50,11 +51,11 @@ class Lite:
     sampler: which support units carry gradient through the backbone. exact, neyman, stratified, uniform and
         none are described in `learners.lite.draws`. The other three are biased:
         subsample: h units, balanced over classes, replace the whole support set: the naive baseline.
-        paper-lite: the VTAB+MD code's. Each batch of queries has an H of its own, the same for encoder and
+        paper-lite: the VTAB+MD code's loop. Each batch of queries has an H of its own, the same for encoder and
             backbone, with weight 1; the batches' mean losses are added up, and the penalty with each.
-        paper-orbit: the ORBIT code's. The same, with N / h times every loss but the penalty.
-        A batch is one element of the task's `queries`, up to `chunk` images. Those codes do not divide the
-        penalty by the tasks of a step: to reproduce that, multiply `penalty` by their number.
+        paper-orbit: the loop of ORBIT's code of 2021. The same, with N / h times every loss but the penalty.
+        `learners.lite.paper` has both loops, `train.py` what those codes do around them: it shuffles the
+        task first, and does not divide the penalty by the tasks of a step.
     encoder_sampler: the sampler for the set encoder; by default stratified where the backbone's is neyman, else
         the same as the backbone's.
     """
@@ -64,11 +65,11 @@ class Lite:
     sampler: SamplerName = "neyman"
     encoder_sampler: Scheme | None = None
     chunk: int = DEFAULT_CHUNK
-    """Images in memory with their graph at a time."""
+    """Images in memory with their graph at a time; in the papers' loops a batch, and H besides."""
     precision: torch.dtype | None = None
     """The autocast dtype of encoder and backbone; generator and head always use float32."""
     penalty: float = PENALTY
-    """Weight of the FiLM regulariser, which counts once per task."""
+    """Weight of the FiLM regulariser, once per task; in the papers' loops once per batch of queries."""
 
     def __post_init__(self) -> None:
         check_choice(self.sampler, get_args(SamplerName), "the sampler")
@@ -118,28 +119,27 @@ def backward(
 ) -> Outcome:
     """Add `scale` times the gradient of a task's loss to `.grad` of the learner's parameters.
 
-    The loss is the mean over all queries plus the penalty. Draws depend on `rng` alone: make it from the seed
-    and the episode's number. If this raises, `.grad` holds an incomplete gradient.
+    The loss is the mean over all queries plus the penalty, but in the papers' loops. Draws depend on `rng` alone:
+    make it from the seed and the episode's number. If this raises, `.grad` holds an incomplete gradient.
     """
     passage = ChunkedPass(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
     images, labels = task.images, Labels.checked(task.labels, task.way, task.clip)
+    if settings.paper:
+        orbit = settings.sampler == "paper-orbit"
+        loop = PaperLoop(learner, task, labels, passage, orbit=orbit)
+        return _outcome(loop.run(settings.h, settings.penalty, rng, scale), loop.used)
     if settings.sampler == "subsample":
         images, labels = _support_subset(task, labels, balanced(labels, settings.h, rng))
     support = SupportStages(learner, images, labels, passage)
     draws = _StageDraws(settings, labels, rng)
     tally = QueryTally(task, support.device)
+    share = scale * task.clip / task.query_count
     for batch, answers in query_chunks(task, passage):
-        share = scale * _share(settings, task, labels, len(answers))
         tally.add(answers, *support.query(batch, tally.usable(answers), share))
-        if settings.paper:
-            draws.renew()
-            support.descend(draws, again=True)
-            _penalise(learner, settings.penalty * scale)
     tally.check()
-    if not settings.paper:
-        support.descend(draws)
-        _penalise(learner, settings.penalty * scale)
-    return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, support.used)
+    support.descend(draws)
+    _penalise(learner, settings.penalty * scale)
+    return _outcome(tally, support.used)
 
 
 class _StageDraws:
@@ -149,31 +149,19 @@ class _StageDraws:
         self._settings = settings
         self._labels = labels
         self._rng = rng
-        self._shared = SupportDraw(np.empty(0, np.int64), np.empty(0))
         few = 0 < settings.h < min(ENOUGH_PER_CLASS * labels.way, len(labels))
-        if few and not settings.paper and settings.samples:
+        if few and settings.samples:
             warnings.warn(FEW_IN_H.format(h=settings.h), stacklevel=4)
 
-    def renew(self) -> None:
-        """Draw another H for the next batch of queries, as the papers' codes do."""
-        self._shared = unweighted(self._labels, self._settings.h, self._rng)
-
     def __call__(self, stage: Stage, gradient: Tensor) -> SupportDraw:
-        if self._settings.paper:
-            return self._shared
         scheme, sizes = self._settings.scheme(stage), None
         if scheme == "neyman":
             sizes = gradient.norm(dim=1).double().cpu().numpy()
         return draw_support(scheme, self._labels, self._settings.h, self._rng, sizes)
 
 
-def _share(settings: Lite, task: Task, labels: Labels, batch: int) -> float:
-    """The weight of one query's loss."""
-    if settings.sampler == "paper-lite":
-        return 1 / batch
-    if settings.sampler == "paper-orbit":
-        return len(labels) / (settings.h * batch)
-    return task.clip / task.query_count
+def _outcome(tally: QueryTally, used: dict[Stage, int]) -> Outcome:
+    return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, used)
 
 
 def _support_subset(task: Task, labels: Labels, units: np.ndarray) -> tuple[Tensor, Labels]:

@@ -12,15 +12,27 @@ from learners.task import ChunkedPass, Task
 from pipeline.errors import UsageError
 
 
-def query_chunks(task: Task, passage: ChunkedPass) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the queries with one label per unit, at most a chunk at a time."""
+def chunk_sizes(units: int, size: int, *, join_single: bool = False) -> list[int]:
+    """The units of each chunk; with `join_single` a last chunk of one joins the chunk before."""
+    sizes = [min(size, units - begin) for begin in range(0, units, size)]
+    if join_single and size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [size + 1]
+    return sizes
+
+
+def query_chunks(
+    task: Task, passage: ChunkedPass, *, join_single: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the queries with one label per unit, a chunk of each batch at a time."""
     for images, labels in task.queries:
         if not len(images) == len(labels) > 0:
             raise UsageError(
                 f"a batch of queries is images with a label each, got {len(images)} and {len(labels)}"
             )
-        chunks = torch.split(images, passage.units * task.clip)
-        yield from zip(chunks, torch.split(per_clip(labels, task.clip), passage.units), strict=True)
+        answers = per_clip(labels, task.clip)
+        sizes = chunk_sizes(len(answers), passage.units, join_single=join_single)
+        chunks = torch.split(images, [size * task.clip for size in sizes])
+        yield from zip(chunks, torch.split(answers, sizes), strict=True)
 
 
 class QueryTally:

@@ -47,12 +47,12 @@ class SupportStages:
         self._embedding: Tensor | None = None
         if learner.encoder is not None:
             embedding = passage.whole(learner.encoder, images).mean(0)
-            self._embedding = _leaf(embedding, wanted=_learns(learner.encoder))
+            self._embedding = _leaf(embedding, wanted=learns(learner.encoder))
         self._generated = learner.film(self._embedding)
         self._film = _leaves(self._generated)
         features = passage.whole(learner.backbone, images, self._film)
         adapted = any(tensor.requires_grad for tensor in self._film)
-        self._features = _leaf(features, wanted=adapted or _learns(learner.backbone))
+        self._features = _leaf(features, wanted=adapted or learns(learner.backbone))
         with full_precision(features.device):
             self._fitted = learner.head.fit(self._features, labels)
         self._state = _leaves(self._fitted)
@@ -76,21 +76,16 @@ class SupportStages:
             torch.autograd.backward(made, features.grad)
         return loss.detach(), (logits.argmax(1) == labels).sum()
 
-    def descend(self, choose: Choose, *, again: bool = False) -> None:
-        """Send the accumulated gradients back through head, backbone, generator and encoder.
-
-        again: keep the graphs, since more queries will follow.
-        """
+    def descend(self, choose: Choose) -> None:
+        """Send the accumulated gradients back through head, backbone, generator and encoder; once."""
         with full_precision(self.device):
-            _send(self._fitted, self._state, keep=again)
-        if self._features.grad is not None:
-            gradient, self._features.grad = self._features.grad, None
+            _send(self._fitted, self._state)
+        if (gradient := self._features.grad) is not None:
             chosen = choose("backbone", gradient)
             self._replay("backbone", self._learner.backbone, chosen, gradient, self._film)
-        _send(self._generated, self._film, keep=again)
+        _send(self._generated, self._film)
         if self._embedding is not None and self._embedding.grad is not None:
             gradient = self._embedding.grad.expand(len(self._features), -1) / len(self._features)
-            self._embedding.grad = None
             assert self._learner.encoder is not None
             self._replay("encoder", self._learner.encoder, choose("encoder", gradient), gradient)
 
@@ -106,7 +101,7 @@ class SupportStages:
             vectors = self._passage.run(network, images, *arguments)
             torch.autograd.backward(vectors, weighted[begin : begin + len(vectors)])
             begin += len(vectors)
-        self.used[stage] = self.used.get(stage, 0) + len(units)
+        self.used[stage] = len(units)
 
 
 def _leaf(tensor: Tensor, *, wanted: bool) -> Tensor:
@@ -117,17 +112,16 @@ def _leaves(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(_leaf(tensor, wanted=tensor.requires_grad) for tensor in tensors)
 
 
-def _send(made: Sequence[Tensor], leaves: Sequence[Tensor], *, keep: bool) -> None:
-    """Back-propagate the gradients of leaves into the graph that computed their values, and clear them."""
+def _send(made: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
+    """Back-propagate the gradients of leaves into the graph that computed their values."""
     pairs = [(one, leaf.grad) for one, leaf in zip(made, leaves, strict=True) if leaf.grad is not None]
     if pairs:
         outputs, gradients = zip(*pairs, strict=True)
-        torch.autograd.backward(outputs, gradients, retain_graph=keep)
-    for leaf in leaves:
-        leaf.grad = None
+        torch.autograd.backward(outputs, gradients)
 
 
-def _learns(module: nn.Module) -> bool:
+def learns(module: nn.Module) -> bool:
+    """Whether some parameter of a module is trained."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
