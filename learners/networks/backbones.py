@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import re
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from learners.networks.base import Backbone
 from learners.networks.conv4 import ConvNet4
+from learners.networks.efficientnet84 import fix_borders
 from learners.networks.mobilenetv1 import MobileNetV1
 from learners.networks.resnet18 import ResNet18
 from learners.networks.weights import load_weights
-from pipeline.errors import SourceMissing, UsageError
+from pipeline.errors import SourceMissing, UsageError, first_line
 from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation
 
 PRETRAINED: Final = "pretrained"
+RANDOM: Final = "random"
 TIMM: Final = "timm/"
-EFFICIENTNET: Final = "tf_efficientnet_b0.in1k"
-"""timm's name for the network, and for the weights without extra data, that the papers use."""
+HUB_FILE: Final = "model.safetensors"
+HUB_SECONDS: Final = 10.0  # for one answer
+EFFICIENTNET: Final = "tf_efficientnet_b0.aa_in1k"
+"""timm's name for the network and the weights of the papers, which were trained with AutoAugment.
+
+LITE's code fetches efficientnet-b0-355c32eb.pth, ORBIT's names tf_efficientnet_b0_aa-827b6e33.pth: the same, converted.
+"""
 CLASSIFIER_NAMES: Final = ("fc", "classifier", "head")  # names of classifier layers
 
 
@@ -45,7 +54,9 @@ OWN_NETWORKS: Final = {
     "resnet18_84": _OwnNetwork(lambda _: ResNet18(kernel=5, pool=False), IMAGENET),
     "mobilenetv1_075": _OwnNetwork(lambda _: MobileNetV1(), SYMMETRIC),
 }
-ALIASES: Final = {"efficientnet_b0": EFFICIENTNET}
+FIXED_BORDERS: Final = "efficientnet_b0_84"
+"""LITE's EfficientNet-B0 at 84 pixels; it sees pixels from -1 to 1, as in their code."""
+ALIASES: Final = {"efficientnet_b0": EFFICIENTNET, FIXED_BORDERS: EFFICIENTNET}
 BACKBONE_NAMES: Final = (*OWN_NETWORKS, *ALIASES)
 
 
@@ -68,6 +79,7 @@ def backbone(
     """
     if norm not in ("example", "batch"):
         raise UsageError(f"a backbone's norm is 'example' or 'batch', not {norm!r}")
+    weights = None if weights in ("", RANDOM) else weights
     made = _own(name, norm, weights) if name in OWN_NETWORKS else _timm(name, weights)
     from_file = None
     if weights is not None and weights != PRETRAINED:
@@ -84,7 +96,10 @@ def backbone(
 
 def _own(name: str, norm: str, weights: str | Path | None) -> _NetworkParts:
     if weights == PRETRAINED:
-        raise UsageError(f"{name} has no weights to fetch; name a file, or timm/{name} if timm has it")
+        raise UsageError(
+            f"{name} has no weights to fetch; name a file with --weights, or timm/{name} if timm has it, or "
+            "--weights random, on features that mean nothing"
+        )
     net = OWN_NETWORKS[name].make(norm)
     dim = net.dim
     assert isinstance(dim, int)
@@ -101,21 +116,58 @@ def _timm(name: str, weights: str | Path | None) -> _NetworkParts:
             f"which has {close}"
         )
     fetch = weights == PRETRAINED
+    if fetch and name == FIXED_BORDERS:
+        raise UsageError(
+            f"{name} has no weights to fetch: those of its authors are models/efficientnet-b0_84.pt in "
+            "https://github.com/cambridge-mlg/LITE; bring the file and name it with --weights"
+        )
     try:
+        if fetch:
+            _check_hub(timm.get_pretrained_cfg(model))
         net = timm.create_model(model, num_classes=0, pretrained=fetch)
     except (OSError, RuntimeError) as error:
         if not fetch:
             raise
-        raise SourceMissing(
-            f"the weights of {model} could not be fetched ({error}); give a file with --weights"
-        ) from error
+        raise SourceMissing(_where_to_get(timm, model, error)) from error
     cfg = net.pretrained_cfg
     names = cfg.get("classifier") or CLASSIFIER_NAMES
+    normalisation = PixelNormalisation(tuple(cfg["mean"]), tuple(cfg["std"]))
+    if name == FIXED_BORDERS:
+        fix_borders(net)
+        normalisation = SYMMETRIC
     return _NetworkParts(
-        net,
-        net.head_hidden_size,
-        PixelNormalisation(tuple(cfg["mean"]), tuple(cfg["std"])),
-        (names,) if isinstance(names, str) else tuple(names),
+        net, net.head_hidden_size, normalisation, (names,) if isinstance(names, str) else tuple(names)
+    )
+
+
+def _check_hub(cfg: Any) -> None:
+    """Raise OSError at once where the hub cannot be reached; its own client tries again for a minute."""
+    if cfg is None or not cfg.hf_hub_id:
+        return
+    from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415 - timm's
+
+    if isinstance(try_to_load_from_cache(cfg.hf_hub_id, HUB_FILE), str):
+        return
+    request = urllib.request.Request(f"{constants.ENDPOINT}/{cfg.hf_hub_id}", method="HEAD")  # noqa: S310
+    with urllib.request.urlopen(request, timeout=HUB_SECONDS):  # noqa: S310 - https
+        pass
+
+
+def _where_to_get(timm: ModuleType, model: str, error: Exception) -> str:
+    """What to do where timm cannot fetch a model's weights: the file, its origin, size and hash."""
+    cfg = timm.get_pretrained_cfg(model)
+    hub = f"https://huggingface.co/{cfg.hf_hub_id}".rstrip("/") if cfg and cfg.hf_hub_id else ""
+    origins = [f"{HUB_FILE} from {hub}" if hub else "", cfg.url if cfg and cfg.url else ""]
+    if not any(origins):
+        return f"{model} has no published weights; name a file with --weights, or --weights random"
+    net = timm.create_model(model)
+    megabytes = sum(tensor.numel() for tensor in net.state_dict().values()) * 4 / 1e6
+    known = re.search(r"-([0-9a-f]{8,})\.", origins[1])
+    digest = f", {Path(origins[1]).name}'s sha256 begins with {known[1]}" if known else ""
+    return (
+        f"the weights of {model} could not be fetched ({first_line(error)}). Bring the file and name it with "
+        f"--weights FILE: {' or '.join(filter(None, origins))} (about {megabytes:.0f} MB{digest}). "
+        "--weights random trains without, on features that mean nothing"
     )
 
 

@@ -45,7 +45,12 @@ def film_places(net: nn.Module, rule: bool | str = True) -> dict[str, nn.Module]
     """
     norms = {name: norm for name, norm in net.named_modules() if _may_film(norm)}
     if isinstance(rule, str):
-        chosen = [name for name in norms if re.fullmatch(rule, name)]
+        try:
+            chosen = [name for name in norms if re.fullmatch(rule, name)]
+        except re.error as error:
+            raise UsageError(
+                f"{rule!r}, which should match names of norms, is no pattern: {error}"
+            ) from error
     else:
         chosen = _default_places(net, norms) if rule else []
     if rule and not chosen:

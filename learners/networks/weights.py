@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from learners.checkpoint import load_module, read_safetensors
 from learners.networks.base import Backbone
-from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, first_line
 from pipeline.layout import write_atomically
 from pipeline.pixels import PixelNormalisation
 
 WRAPPERS: Final = ("state_dict", "model", "model_state_dict")  # keys under which trainers store weights
+GPUS: Final = "module."  # before every name where several GPUs trained
+HEADER_AT: Final = 8  # bytes before the JSON header of a safetensors file
 COUNTER: Final = "num_batches_tracked"  # older files lack it; nothing here reads it
 LUKEMELAS: Final = "_conv_stem.weight"  # the EfficientNet that the papers used
 LUKEMELAS_TOP: Final = {
@@ -47,8 +50,9 @@ def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> Pixe
     heads: names of classifier layers, whose weights are skipped. Returns the normalisation that the weights
     expect, if the file says.
     """
-    tensors, header = _read(Path(path))
-    tensors = _renamed(tensors, net)
+    tensors, header = read_weight_file(Path(path))
+    names = usual_names(tensors, net)
+    tensors = {names[name]: tensor for name, tensor in tensors.items()}
     needed = net.state_dict()
     fitted = {
         name: tensor
@@ -72,34 +76,57 @@ def save_weights(path: str | Path, backbone: Backbone) -> None:
     write_atomically(Path(path), serialise(tensors, header))
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if path.suffix == ".safetensors":
+def read_weight_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file or a torch file, by name, and the metadata of the former.
+
+    Nothing in a torch file is executed. The key that a trainer wrapped the weights in is removed.
+    """
+    if _is_safetensors(path):
         return read_safetensors(path)
-    if not path.is_file():
-        raise SourceMissing(f"{path}: there is no such file of weights")
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle, which is refused below
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise IntegrityError(
-            f"{path} cannot be read as weights alone, and nothing else in it is run: "
-            f"{str(error).partition('. ')[0] or error!r}; save the state_dict() and nothing besides"
+            f"{path} cannot be read as weights alone, and nothing else in it is run: {_reason(error)}; fetch a "
+            "damaged file again, or save the state_dict() and nothing besides"
         ) from error
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise IntegrityError(f"{path} needs a state_dict: names and tensors, and nothing besides")
-    return dict(found), {}
+    tensors = {str(name): tensor for name, tensor in found.items()}
+    if all(name.startswith(GPUS) for name in tensors):
+        tensors = {name.removeprefix(GPUS): tensor for name, tensor in tensors.items()}
+    return tensors, {}
 
 
-def _renamed(tensors: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """Map the parameter names of other trainers to those of the same network here."""
-    if all(name.startswith("module.") for name in tensors):  # several GPUs
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    if LUKEMELAS in tensors:
-        at = [name for name, _ in net.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
-        tensors = {_from_lukemelas(name, at): tensor for name, tensor in tensors.items()}
-    return tensors
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors by its first bytes: its name may be anything."""
+    if not path.is_file():
+        raise SourceMissing(f"{path}: there is no such file of weights")
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(HEADER_AT + 1)[HEADER_AT:] == b"{"
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file; its own text is a page."""
+    asked = re.search(r"GLOBAL (\S+)", str(error))
+    if asked:
+        return f"it asks Python for {asked[1]}"
+    sentence = first_line(error).partition(". ")[0]
+    return sentence if " " in sentence else repr(error)
+
+
+def usual_names(names: Iterable[str], net: nn.Module) -> dict[str, str]:
+    """For each parameter name of another trainer the name in this network, which is often the same."""
+    names = list(names)
+    if LUKEMELAS not in names:
+        return {name: name for name in names}
+    at = [name for name, _ in net.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
+    return {name: _from_lukemelas(name, at) for name in names}
 
 
 def _from_lukemelas(name: str, blocks: Sequence[str]) -> str:

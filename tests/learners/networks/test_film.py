@@ -99,6 +99,11 @@ def test_places_can_be_named_by_a_regular_expression() -> None:
         backbone("resnet18", film="layer9")
 
 
+def test_a_broken_regular_expression_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'bn\(', which should match names of norms, is no pattern"):
+        backbone("resnet18", film="bn(")
+
+
 def test_threads_do_not_see_each_others_film() -> None:
     net = toy(film=True)
     images = pictures(3)

@@ -6,7 +6,7 @@ from torch import nn
 
 from learners.networks.set_encoder import SetEncoder
 from pipeline.errors import UsageError
-from tests.learners.small import pictures
+from tests.learners.small import pictures, scramble
 
 
 @pytest.mark.parametrize("norm", ["example", "batch"])
@@ -32,6 +32,18 @@ def test_the_papers_norm_depends_on_the_batch_in_training_and_in_use() -> None:
     for mode in (True, False):
         encoder.train(mode)
         assert (encoder(images)[:3] - encoder(images[:3])).abs().max() > 1e-3
+
+
+def test_stored_statistics_are_those_of_the_weights_in_training_and_in_use() -> None:
+    torch.manual_seed(0)
+    encoder = SetEncoder(norm="stored").double()
+    scramble(encoder)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    images = pictures(6, 40)
+    for mode in (True, False):
+        encoder.train(mode)
+        assert (encoder(images)[:3] - encoder(images[:3])).abs().max() < 1e-12
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
 def test_it_is_the_papers_layers_in_order() -> None:
@@ -67,5 +79,5 @@ def test_images_too_small_to_halve_five_times_are_refused() -> None:
         SetEncoder()(pictures(1, 28))
     with pytest.raises(UsageError, match="32 pixels, not 28"):
         SetEncoder(image_size=28)
-    with pytest.raises(UsageError, match="'example' or 'batch', not 'layer'"):
+    with pytest.raises(UsageError, match="one of example, batch, stored; got 'layer'"):
         SetEncoder(norm="layer")  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""`python -m learners.convert`: the checkpoints of LITE's and ORBIT's authors become ours."""
