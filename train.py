@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.lite.engine import Outcome
-from learners.methods.catalogue import WITH_TEMPERATURE, LearnerInfo
+from learners.methods.catalogue import LEARNERS, LearnerInfo
+from learners.networks.backbones import RANDOM
 from learners.processes import ProcessGroup, join_processes
 from learners.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, read_checkpoint
-from learners.task import Task
+from learners.training.announce import opening_lines
+from learners.training.chance import ChanceWatch
 from learners.training.components import (
     describe_run_learner,
     initial_learner,
@@ -36,13 +37,14 @@ from learners.training.components import (
 )
 from learners.training.config import TrainingConfig, parse
 from learners.training.journal import RunJournal, draw_curve, memory_mb
-from learners.training.temperature import describe_temperature, fit_temperature
-from learners.training.validate import better, validate
+from learners.training.preset_choice import check_preset_data
+from learners.training.tasks import training_task
+from learners.training.temperature import fit_temperature
+from learners.training.validate import better, validate, validation_names
 from pipeline.command import run_command
-from pipeline.episodes import LITE_DRAW, TURN_DRAW, Sampler, generator
+from pipeline.episodes import LITE_DRAW, Sampler, generator
 from pipeline.errors import IntegrityError, RunInterrupted, UsageError
-from pipeline.loader.episode import Episode, EpisodeImages
-from pipeline.pixels import draw_flips, flip, rotate_quarters
+from pipeline.loader.episode import Episode
 from pipeline.process import note_stop_signals
 from pipeline.shardset import ShardSet
 
@@ -82,13 +84,14 @@ class TrainingRun:
     @classmethod
     def open(cls, config: TrainingConfig, processes: ProcessGroup, *, resume: bool) -> TrainingRun:
         """Start a run in its folder, or resume one from its last checkpoint."""
-        if config.tasks_per_step % processes.size:
-            raise UsageError(
-                f"--tasks-per-step {config.tasks_per_step} cannot be shared by {processes.size} processes"
-            )
+        config.check_processes(processes.size)
         shards = ShardSet.open(config.shards)
+        if config.preset:
+            check_preset_data(shards, config.preset, config.preset_datasets)
         sampler = make_sampler(shards, config, "train", config.seed, config.datasets)
-        learner = initial_learner(config, processes.device)
+        validation_names(shards, config, "validation")
+        stored = read_checkpoint(config.folder / LAST_CHECKPOINT)[1] if resume else None
+        learner = initial_learner(config, processes.device, stored=stored)
         run = cls(
             config, processes, shards, sampler, learner, describe_run_learner(learner, config, shards),
             make_optimizer(config, learner),
@@ -111,10 +114,12 @@ class TrainingRun:
     def train(self, journal: RunJournal, stop: list[int]) -> None:
         """Train step by step, to the end or until a signal asks to stop."""
         config, processes = self.config, self.processes
-        learning = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
-        journal.say(f"{config.folder}: {learning:,} parameters learn, {self.sampler!r}")
-        if config.learner in WITH_TEMPERATURE:
-            journal.say(describe_temperature(self.learner, config))
+        for line in opening_lines(config, self.learner, self.shards, self.sampler):
+            journal.say(line)
+        watch = ChanceWatch(
+            backbone_is_random=config.first_weights == RANDOM, frozen=LEARNERS[config.learner].frozen,
+            judged=bool(self.tasks),
+        )  # fmt: skip
         if self.tasks:
             journal.say(f"resumed at episode {self.tasks:,}")
             self.validate_if_due(journal)
@@ -122,32 +127,37 @@ class TrainingRun:
             episodes = iter(loader)
             while self.tasks < config.tasks:
                 begin, before = time.perf_counter(), loader.stats
-                loss, accuracy = self.step(episodes)
+                done = self.tasks
+                loss, accuracy, chance = self.step(episodes)
+                done = self.tasks - done
                 spent, used = time.perf_counter() - begin, loader.stats - before
                 values = {
                     "loss": loss, "accuracy": accuracy, "seconds": spent,
-                    "episodes_per_second": config.tasks_per_step / spent,
+                    "episodes_per_second": done / spent,
                     "images_per_second": used.images * processes.size / spent,
                     "waiting": used.waiting / spent, "memory_mb": memory_mb(processes.device),
                 }  # fmt: skip
                 journal.write("step", self.tasks, values)
                 journal.say(_line(self.tasks, config.tasks, values))
-                self.pause(journal, stopped=processes.any(bool(stop)))
+                if warning := watch.verdict(done, accuracy, chance):
+                    journal.say(warning)
+                self.pause(journal, self.tasks - done, stopped=processes.any(bool(stop)))
 
-    def step(self, episodes: Iterator[Episode]) -> tuple[float, float]:
-        """Train on the next episodes; return their mean loss and accuracy."""
+    def step(self, episodes: Iterator[Episode]) -> tuple[float, float, float]:
+        """Train on the next episodes; return their mean loss, accuracy, and accuracy of guessing."""
         config = self.config
+        count = config.step_size(self.tasks)
         parameters = [p for p in self.learner.parameters() if p.requires_grad]
         sums = [torch.zeros_like(p) for p in parameters]
         scores = []
-        for episode in islice(episodes, config.tasks_per_step // self.processes.size):
+        for episode in islice(episodes, count // self.processes.size):
             outcome = self.gradient(episode)
             if not bool(torch.isfinite(outcome.loss)):
                 raise IntegrityError(
                     f"the loss of episode {episode.number} is {float(outcome.loss)}: training diverged. "
                     f"{config.folder / LAST_CHECKPOINT} holds the last good weights; try a lower --lr"
                 )
-            scores.append([float(outcome.loss), int(outcome.correct) / outcome.queries])
+            scores.append([float(outcome.loss), int(outcome.correct) / outcome.queries, 1 / episode.way])
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             if config.ordered:
                 self.processes.add_in_order(gradients, sums)
@@ -158,52 +168,32 @@ class TrainingRun:
         if not config.ordered:
             self.processes.add(sums)
         for parameter, total in zip(parameters, sums, strict=True):
-            parameter.grad = total / config.tasks_per_step
+            parameter.grad = (
+                total / config.tasks_per_step
+            )  # a short step counts less, as in the papers' codes
         self.set_rates()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.tasks += config.tasks_per_step
-        means = self.processes.gather(torch.tensor(scores, dtype=torch.float64).flatten()).view(-1, 2).mean(0)
-        return float(means[0]), float(means[1])
+        self.tasks += count
+        means = self.processes.gather(torch.tensor(scores, dtype=torch.float64).flatten()).view(-1, 3).mean(0)
+        return float(means[0]), float(means[1]), float(means[2])
 
     def gradient(self, episode: Episode) -> Outcome:
         """Add the gradient of an episode's loss to the parameters' `.grad`."""
-        config = self.config
-        turns = _turns(config, episode)
-        task = Task(
-            images=self.augmented(episode, episode.support, turns),
-            labels=episode.support.labels,
-            way=episode.way,
-            queries=[(self.augmented(episode, episode.query, turns), episode.query.labels)],
-            query_count=len(episode.query),
-            clip=episode.plan.clip,
-        )
-        rng = generator(config.seed, episode.number, LITE_DRAW)
-        return self.learner.gradient(task, lite_settings(config), rng)
-
-    def augmented(self, episode: Episode, part: EpisodeImages, turns: Tensor | None) -> Tensor:
-        """The images of support or query set, after augmentation."""
-        images = part.images
-        if turns is not None:
-            images = rotate_quarters(images, turns.to(images.device)[part.labels])
-        if self.config.flip:
-            seed = self.config.seed
-            coins = draw_flips(seed, episode.number, part.positions, query=part is episode.query)
-            images = flip(images, coins)
-        return images
+        rng = generator(self.config.seed, episode.number, LITE_DRAW)
+        return self.learner.gradient(training_task(episode, self.config), lite_settings(self.config), rng)
 
     def set_rates(self) -> None:
-        """Set the learning rates for the current episode: halved every `lr_halve_every` episodes."""
-        every = self.config.lr_halve_every
-        times = self.tasks // every if every else 0
+        """Set the learning rates for the next step."""
+        factor = self.config.rate_factor(self.tasks)
         for group in self.optimizer.param_groups:
             group.setdefault("first_lr", group["lr"])
-            group["lr"] = group["first_lr"] / 2**times
+            group["lr"] = group["first_lr"] * factor
 
-    def pause(self, journal: RunJournal, *, stopped: bool) -> None:
-        """Save and validate where it is time; stop if a signal came."""
+    def pause(self, journal: RunJournal, since: int, *, stopped: bool) -> None:
+        """Save and validate where it is time, after a step that began at `since`; stop if a signal came."""
         config, last = self.config, self.tasks >= self.config.tasks
-        if last or stopped or self.due(config.save_every) or self.due(config.validate_every):
+        if last or stopped or self.due(config.save_every, since) or self.due(config.validate_every, since):
             self.save(config.folder / LAST_CHECKPOINT)  # validation may take long: nothing is lost meanwhile
         if stopped and not last:
             raise RunInterrupted(
@@ -212,15 +202,17 @@ class TrainingRun:
             )
         self.validate_if_due(journal)
 
-    def due(self, every: int) -> bool:
-        """Whether the last step passed a multiple of `every`."""
-        return bool(every) and self.tasks % every < self.config.tasks_per_step
+    def due(self, every: int, since: int) -> bool:
+        """Whether the episodes after `since` passed a multiple of `every`."""
+        return bool(every) and self.tasks // every > since // every
 
     def validate_if_due(self, journal: RunJournal) -> None:
         """Validate where it is time; a run stopped before a validation resumes with it."""
-        if self.tasks < self.config.tasks and not self.due(self.config.validate_every):
-            return
-        if self.shards.with_split("validation") and self.validated < self.tasks:
+        config, before = self.config, max(self.validated, self.config.validate_from - 1)
+        wanted = (
+            config.validate_at_end if self.tasks >= config.tasks else self.due(config.validate_every, before)
+        )
+        if wanted and self.validated < self.tasks and validation_names(self.shards, config, "validation"):
             self.validate(journal)
 
     def validate(self, journal: RunJournal) -> None:
@@ -259,14 +251,6 @@ class TrainingRun:
         checkpoint.load_module(self.learner, trees["learner"], path)
         checkpoint.load_optimizer(self.optimizer, trees.get("optimizer"), path)
         self.tasks, self.best, self.validated = state.tasks, dict(state.best), state.validated
-
-
-def _turns(config: TrainingConfig, episode: Episode) -> Tensor | None:
-    """The quarter turns of each class of an episode, with --rotate."""
-    if not config.rotate:
-        return None
-    draw = generator(config.seed, episode.number, TURN_DRAW).integers(0, 4, episode.way)
-    return torch.from_numpy(draw)
 
 
 def _line(tasks: int, total: int, values: dict[str, float]) -> str:

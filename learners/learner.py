@@ -121,7 +121,9 @@ class StagedLearner(MetaLearner):
         with evaluating(self):
             embedding = None
             if self.encoder is not None:
-                embedding = passage.whole(self.encoder, images).mean(0)
+                mixed = getattr(self.encoder, "mixes_images", False)
+                shown = _in_random_order(images, passage.clip) if mixed else images
+                embedding = passage.whole(self.encoder, shown).mean(0)
             film = self.film(embedding)
             features = passage.whole(self.backbone, images, film)
             with full_precision(features.device):
@@ -132,3 +134,10 @@ class StagedLearner(MetaLearner):
         self, task: Task, settings: Lite, rng: np.random.Generator, *, scale: float = 1.0
     ) -> Outcome:
         return backward(self, task, settings, rng, scale=scale)
+
+
+def _in_random_order(images: Tensor, clip: int) -> Tensor:
+    """The images, clip by clip, in an order that their number decides; support sets come sorted by class."""
+    units = len(images) // clip
+    order = torch.randperm(units, generator=torch.Generator().manual_seed(units)) * clip
+    return images[(order[:, None] + torch.arange(clip)).flatten().to(images.device)]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from learners import checkpoint
 from learners.learner import MetaLearner
-from learners.methods.catalogue import LearnerInfo, make_learner
+from learners.methods.catalogue import LEARNERS, LearnerInfo, make_learner
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
 from pipeline.settings import read_json, typed
@@ -18,6 +18,8 @@ from pipeline.shardset import ShardSet
 SETTINGS_FILE: Final = "config.json"
 LAST_CHECKPOINT: Final = "last.safetensors"
 BEST_CHECKPOINT: Final = "best.safetensors"
+FAITHFUL: Final = "faithful"
+"""The kind of all presets: they do what a published code does. A run without a preset has settings of our own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,16 @@ class RunSettings:
     orbit: str = ""
     h: int = 40
     sampler: str = "neyman"
+    learner: str = ""
+    weights: str = ""
+    """What the backbone began with: a file, "pretrained" or "random"; "", of older runs, is random too."""
+    preset: str = ""
+    overridden: tuple[str, ...] = ()
+
+    @property
+    def frozen_random(self) -> bool:
+        """Whether its backbone is frozen and began with random weights, so that its features mean nothing."""
+        return self.learner in LEARNERS and LEARNERS[self.learner].frozen_at_random(self.weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +74,7 @@ def load_run(place: str | Path) -> TrainedRun:
     """Load a checkpoint, or that of a run's folder: the best one if validation chose one, else the last."""
     file = _checkpoint_file(Path(place))
     state, info, trees = read_checkpoint(file)
-    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation)
+    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation, options=info.options)
     checkpoint.load_module(net, trees["learner"], file)
     return TrainedRun(net, info, state.tasks, file)
 
@@ -94,6 +106,12 @@ def read_run_settings(folder: Path) -> RunSettings:
     values, names = read_settings(folder), {f.name for f in fields(RunSettings)}
     known = {name: value for name, value in values.items() if name in names}
     return typed(known, RunSettings, str(folder / SETTINGS_FILE))
+
+
+def describe_preset(name: str, overridden: Sequence[str]) -> str:
+    """A run's preset, its kind and what was overridden, for logs and notes."""
+    changes = f", overridden: {', '.join(overridden)}" if overridden else ""
+    return f"preset {name} ({FAITHFUL}){changes}"
 
 
 def training_datasets(shards: ShardSet, names: Sequence[str], *, orbit: bool) -> Mapping[str, Dataset]:

@@ -154,7 +154,8 @@ def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "learner"), [("2021", ("simple_cnaps",)), ("2022", ("protonets", "--fit-temperature"))]
+    ("protocol", "learner"),
+    [("2021", ("simple_cnaps", "--weights", "random")), ("2022", ("protonets", "--fit-temperature"))],
 )
 def test_orbit_tasks_train_clip_by_clip(tmp_path: Path, protocol: str, learner: tuple[str, ...]) -> None:
     users = {"train": ("P100", "P118"), "validation": ("P194",)}
@@ -187,7 +188,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(demo: Path, tmp_path: Pat
 @pytest.mark.parametrize("learner", ["protonets_cosine", "cnaps", "simple_cnaps", "maml"])
 def test_every_learner_trains(demo: Path, tmp_path: Path, learner: str) -> None:
     out = tmp_path / learner
-    assert train.main(command(demo, out, "--learner", learner, "--tasks", 2)) == 0
+    assert train.main(command(demo, out, "--learner", learner, "--weights", "random", "--tasks", 2)) == 0
     before, _ = checkpoint.flatten({"learner": initial_learner(TrainingConfig.read(out), CPU).state_dict()})
     after = weights(out)
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -227,7 +228,15 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--tasks", "7"], r"not a number of whole steps.*take 8"),
+        (["--precision", "float16"], r"gradients that underflow.*take bfloat16, or float32"),
+        (["--encoder-norm", "batch"], r"--encoder-norm does not apply to protonets; leave it out"),
+        (["--learner", "maml", "--one-shot", "official"], r"--one-shot does not apply to maml"),
+        (["--clamp", "10"], r"--clamp does not apply to protonets"),
+        (["--learner", "cnaps", "--backbone-norm", "batch"], r"--backbone-norm does not apply to cnaps"),
+        (["--lr-factors", "ten:1"], r"--lr-factors takes an episode and the factor.*got 'ten:1'"),
+        (["--adam-betas", "0.9"], r"--adam-betas takes two numbers"),
+        (["--orbit-caps"], r"--orbit-caps is for --orbit"),
+        (["--validation-datasets", "birds"], r"--validation-datasets names birds.*it has demo"),
         (["--h", "-1"], r"--h starts at 0"),
         (["--image-size", "84"], r"holds 32"),
         (["--lr", "0"], r"learning rates are positive"),

@@ -12,15 +12,19 @@ import torch
 
 from learners.learner import MetaLearner
 from learners.methods.cnaps import CNAPs
-from learners.methods.finetuner import FineTuner
-from learners.methods.maml import MAML
+from learners.methods.descent import SupportDescent
+from learners.methods.finetuner import FINETUNER_STEPS, FineTuner
+from learners.methods.maml import MAML, MAML_STEPS, InnerRates
+from learners.methods.options import DEFAULT_OPTIONS, DESCENT_OPTIONS, ENCODER_OPTIONS, LearnerOptions
 from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import backbone
+from learners.networks.backbones import PRETRAINED, RANDOM
 from learners.networks.base import Backbone
+from learners.networks.set_encoder import SetEncoder
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError, UsageError, check_choice
-from pipeline.pixels import PixelNormalisation
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation
 from pipeline.records import DEFAULT_RESIZE, ResizeMethod
 from pipeline.settings import typed
 
@@ -29,26 +33,83 @@ from pipeline.settings import typed
 class LearnerEntry:
     """One learner of the catalogue."""
 
-    make: Callable[[Backbone], MetaLearner]
+    make: Callable[[Backbone, LearnerOptions], MetaLearner]
+    options: frozenset[str] = frozenset()
+    """The fields of `LearnerOptions` that apply to it."""
     film: bool = False
     """Whether its backbone needs FiLM."""
+    frozen: bool = False
+    """Whether its backbone keeps its weights, so that these must be pretrained."""
     trainable: bool = True
     """Whether `train.py` can train it; the others adapt a backbone as it is."""
     prototypes: bool = False
     """Whether its head compares with class means, at a temperature."""
 
+    @property
+    def first_weights(self) -> str:
+        """The backbone's weights where none are named: a frozen backbone never learns any."""
+        return PRETRAINED if self.frozen else RANDOM
 
+    def frozen_at_random(self, weights: str) -> bool:
+        """Whether the backbone keeps random weights, so that its features mean nothing."""
+        return self.frozen and weights in ("", RANDOM)
+
+
+def _make_cnaps(net: Backbone, options: LearnerOptions) -> CNAPs:
+    return CNAPs(net, encoder=_set_encoder(net, options))
+
+
+def _make_simple_cnaps(net: Backbone, options: LearnerOptions) -> SimpleCNAPs:
+    return SimpleCNAPs(net, encoder=_set_encoder(net, options), one_shot=options.one_shot)
+
+
+def _make_maml(net: Backbone, options: LearnerOptions) -> MAML:
+    default = InnerRates()
+    rates = InnerRates(
+        head=options.inner_lr or default.head, backbone=options.inner_backbone_lr or default.backbone
+    )
+    descent = SupportDescent(options.inner_steps or MAML_STEPS, options.inner_weighting)
+    return MAML(net, descent=descent, rates=rates, clamp=options.clamp or None)
+
+
+def _make_finetuner(film: bool, optimizer: str, net: Backbone, options: LearnerOptions) -> FineTuner:  # noqa: FBT001
+    descent = SupportDescent(options.inner_steps or FINETUNER_STEPS, options.inner_weighting)
+    return FineTuner(
+        net, film=film, optimizer=options.inner_optimizer or optimizer, lr=options.inner_lr or None,
+        descent=descent,
+    )  # fmt: skip
+
+
+def _set_encoder(net: Backbone, options: LearnerOptions) -> SetEncoder:
+    return SetEncoder(
+        norm=options.encoder_norm,
+        image_size=options.encoder_size or None,
+        normalisation=NAMED_PIXELS.get(options.encoder_pixels, net.normalisation),
+    )
+
+
+NAMED_PIXELS: Final = {"symmetric": SYMMETRIC, "imagenet": IMAGENET}
 LEARNERS: Final[Mapping[str, LearnerEntry]] = {
-    "protonets": LearnerEntry(make=ProtoNets, prototypes=True),
-    "protonets_cosine": LearnerEntry(make=partial(ProtoNets, metric="cosine"), prototypes=True),
-    "cnaps": LearnerEntry(make=CNAPs, film=True),
-    "simple_cnaps": LearnerEntry(make=SimpleCNAPs, film=True),
-    "maml": LearnerEntry(make=MAML),
-    "finetuner": LearnerEntry(make=FineTuner, trainable=False),
-    "finetuner_film": LearnerEntry(
-        make=partial(FineTuner, film=True, optimizer="adam"), film=True, trainable=False
+    "protonets": LearnerEntry(
+        make=lambda net, _: ProtoNets(net), options=frozenset({"backbone_norm"}), prototypes=True
     ),
-}
+    "protonets_cosine": LearnerEntry(
+        make=lambda net, _: ProtoNets(net, metric="cosine"), options=frozenset({"backbone_norm"}), prototypes=True
+    ),
+    "cnaps": LearnerEntry(make=_make_cnaps, options=ENCODER_OPTIONS, film=True, frozen=True),
+    "simple_cnaps": LearnerEntry(
+        make=_make_simple_cnaps, options=ENCODER_OPTIONS | {"one_shot"}, film=True, frozen=True
+    ),
+    "maml": LearnerEntry(make=_make_maml, options=DESCENT_OPTIONS | {"inner_backbone_lr", "clamp"}),
+    "finetuner": LearnerEntry(
+        make=partial(_make_finetuner, False, "sgd"),  # noqa: FBT003
+        options=DESCENT_OPTIONS | {"inner_optimizer"}, frozen=True, trainable=False,
+    ),
+    "finetuner_film": LearnerEntry(
+        make=partial(_make_finetuner, True, "adam"),  # noqa: FBT003
+        options=DESCENT_OPTIONS | {"inner_optimizer", "film_places"}, film=True, frozen=True, trainable=False,
+    ),
+}  # fmt: skip
 TRAINABLE: Final = tuple(name for name, entry in LEARNERS.items() if entry.trainable)
 WITH_TEMPERATURE: Final = tuple(name for name, entry in LEARNERS.items() if entry.prototypes)
 
@@ -65,6 +126,7 @@ class LearnerInfo:
     """The pixel normalisation that the backbone's weights expect."""
     resizing: ResizeMethod = DEFAULT_RESIZE
     """How the images it was trained on were made square."""
+    options: LearnerOptions = DEFAULT_OPTIONS
 
     def described(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -86,7 +148,7 @@ class LearnerInfo:
         return info
 
 
-def make_learner(
+def make_learner(  # noqa: PLR0913 - named and independent
     name: str,
     backbone_name: str,
     *,
@@ -94,6 +156,7 @@ def make_learner(
     normalisation: PixelNormalisation | None = None,
     temperature: float | None = None,
     seed: int = 0,
+    options: LearnerOptions = DEFAULT_OPTIONS,
 ) -> MetaLearner:
     """Make a learner with initial weights that depend on the seed; `weights` are the backbone's.
 
@@ -103,21 +166,30 @@ def make_learner(
     entry = LEARNERS[name]
     if temperature is not None and not entry.prototypes:
         raise UsageError(f"a temperature is for {' and '.join(WITH_TEMPERATURE)}, not for {name}")
+    options.check_for(name, entry.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = backbone(backbone_name, weights=weights or None, film=entry.film, normalisation=normalisation)
-        learner = entry.make(net)
+        film = entry.film and (options.film_places or True)
+        net = backbone(
+            backbone_name, weights=weights or None, film=film, norm=options.backbone_norm,
+            normalisation=normalisation,
+        )  # fmt: skip
+        learner = entry.make(net, options)
         if temperature is not None and isinstance(learner, ProtoNets):
             learner.temperature = temperature
         return learner
 
 
 def describe_learner(
-    learner: MetaLearner, name: str, image_size: int, resizing: ResizeMethod = DEFAULT_RESIZE
+    learner: MetaLearner,
+    name: str,
+    image_size: int,
+    resizing: ResizeMethod = DEFAULT_RESIZE,
+    options: LearnerOptions = DEFAULT_OPTIONS,
 ) -> LearnerInfo:
-    """Describe a learner that `make_learner` made."""
+    """Describe a learner that `make_learner` made, with these options."""
     net = learner.backbone
     return LearnerInfo(
         learner=name, backbone=net.name, image_size=image_size, normalisation=net.normalisation,
-        resizing=resizing,
+        resizing=resizing, options=options,
     )  # fmt: skip

@@ -42,8 +42,8 @@ class SupportLoss:
 class SupportDescent:
     """Steps of gradient descent on a support set.
 
-    weighting: "whole" is the gradient of the mean loss over the support set, whatever the chunks. "paper"
-    adds up the chunks' mean losses, as the official code does: with k chunks a step is k times as long.
+    weighting: "whole" is the gradient of the mean loss over the support set, whatever the chunks, as in ORBIT's
+    code since 2022. "paper" adds up the chunks' mean losses, as in 2021: with k chunks a step is k times as long.
     """
 
     steps: int

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from learners.compiled import compile_networks
 from learners.learner import MetaLearner
 from learners.lite.engine import Lite
-from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
+from learners.methods.catalogue import NAMED_PIXELS, LearnerInfo, describe_learner, make_learner
+from learners.networks.backbones import RANDOM
 from learners.processes import ProcessGroup
 from learners.runs import training_datasets
 from learners.task import ChunkedPass
@@ -17,16 +20,25 @@ from learners.training.config import TrainingConfig
 from pipeline.episodes import Sampler
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.samplers import Fixed, MetaDataset, Orbit
+from pipeline.samplers.hierarchy import Hierarchy
 from pipeline.shardset import ShardSet
 
 log = logging.getLogger(__name__)
 
 
-def initial_learner(config: TrainingConfig, device: torch.device) -> MetaLearner:
-    """The untrained learner on a device; its initial weights depend on the seed."""
+def initial_learner(
+    config: TrainingConfig, device: torch.device, *, stored: LearnerInfo | None = None
+) -> MetaLearner:
+    """The untrained learner on a device; its initial weights depend on the seed.
+
+    stored: what a checkpoint says of it, whose weights replace these: none are fetched then.
+    """
+    weights, pixels = config.first_weights, NAMED_PIXELS.get(config.pixels)
+    if stored is not None:
+        weights, pixels = RANDOM, stored.normalisation
     learner = make_learner(
-        config.learner, config.backbone, weights=config.weights, temperature=config.temperature or None,
-        seed=config.seed,
+        config.learner, config.backbone, weights=weights, normalisation=pixels,
+        temperature=config.temperature or None, seed=config.seed, options=config.options,
     ).to(device)  # fmt: skip
     if config.compile and learner.compilable:
         compile_networks(learner)
@@ -45,7 +57,7 @@ def describe_run_learner(learner: MetaLearner, config: TrainingConfig, shards: S
             "the datasets were not resized alike (%s); whoever uses this learner has pictures %s",
             "; ".join(sorted(set(map(str, used)))), most,
         )  # fmt: skip
-    return describe_learner(learner, config.learner, config.image_size, most)
+    return describe_learner(learner, config.learner, config.image_size, most, config.options)
 
 
 def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.Optimizer:
@@ -56,12 +68,22 @@ def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.
          "lr": config.lr * config.backbone_lr_scale},
         {"params": [p for n, p in named if not n.startswith("backbone.")], "lr": config.lr},
     ]  # fmt: skip
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=config.lr)
+    first, second = config.adam_betas
+    return torch.optim.Adam(
+        [group for group in groups if group["params"]], lr=config.lr, betas=(first, second),
+        eps=config.adam_epsilon, weight_decay=config.weight_decay,
+    )  # fmt: skip
 
 
 def lite_settings(config: TrainingConfig) -> Lite:
     """The settings of LITE's gradient."""
-    return Lite(h=config.h, sampler=config.sampler, chunk=config.chunk, precision=precision(config))
+    settings = Lite(
+        h=config.h, sampler=config.sampler, chunk=config.chunk, precision=precision(config),
+        penalty=config.penalty,
+    )  # fmt: skip
+    if settings.paper:  # a step divides by its tasks, and the papers' codes do not divide the penalty
+        settings = replace(settings, penalty=config.penalty * config.tasks_per_step)
+    return settings
 
 
 def precision(config: TrainingConfig) -> torch.dtype | None:
@@ -84,6 +106,18 @@ def open_loader(
     )  # fmt: skip
 
 
+def _hierarchies(
+    shards: ShardSet, config: TrainingConfig, split: str, datasets: Sequence[str]
+) -> Hierarchy | dict[str, Hierarchy]:
+    """How the classes of each dataset are drawn: `superclass` draws those of a graph (WordNet) alike."""
+    if config.hierarchy != "superclass":
+        return config.hierarchy
+    return {
+        name: "flat" if shards[name].manifest.hierarchy.get(split) else "auto"
+        for name in datasets or shards.with_split(split)
+    }
+
+
 def make_sampler(
     shards: ShardSet, config: TrainingConfig, split: str, seed: int, datasets: tuple[str, ...] = ()
 ) -> Sampler:
@@ -91,6 +125,7 @@ def make_sampler(
     if config.orbit:
         return Orbit(
             shards, split=split, protocol=config.orbit, mode=config.mode, seed=seed,
+            caps_84px=config.orbit_caps and split == "train",
             dataset=datasets[0] if datasets else "orbit",
         )  # fmt: skip
     chosen = list(datasets) or None
@@ -101,5 +136,6 @@ def make_sampler(
         )  # fmt: skip
     return MetaDataset(
         shards, split=split, seed=seed, datasets=chosen,
+        hierarchy=_hierarchies(shards, config, split, datasets),
         max_way=config.max_way, max_support=config.max_support, max_query=config.query,
     )  # fmt: skip

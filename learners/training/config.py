@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
-from learners.lite.engine import SamplerName
-from learners.methods.catalogue import TRAINABLE, WITH_TEMPERATURE
+from learners.lite.engine import PENALTY, SamplerName
+from learners.methods.catalogue import LEARNERS, TRAINABLE, WITH_TEMPERATURE
+from learners.methods.options import LearnerOptions
+from learners.networks.backbones import RANDOM
 from learners.runs import SETTINGS_FILE, read_settings
 from learners.task import Precision
+from learners.training.preset_choice import PRESET_LIST, list_presets, with_preset
 from pipeline.command import command_parser
 from pipeline.errors import UsageError
 from pipeline.layout import write_atomically
 from pipeline.settings import add_flags, check_choices, flag_name, given_flags, read_config, setting, typed
 
 TRAIN_EXAMPLES: Final = """\
-  python train.py --shards shards/md --h 40                       the paper's VTAB+MD run
+  python train.py --preset list                                   the papers' runs, setting by setting
+  python train.py --shards shards/md --preset lite-vtab-md        LITE's VTAB+MD run, as its code has it
+  python train.py --shards shards/md --h 40                       the same network with our unbiased gradient
   python train.py --shards shards/md --resume runs/md             go on, bit for bit
   python train.py --shards shards/omniglot --learner protonets --backbone conv4 --image-size 28 \\
       --way 20 --shot 1 --query 5 --lr 0.001 --tasks 4000 --tasks-per-step 1 --rotate
@@ -27,18 +34,34 @@ TRAIN_EXAMPLES: Final = """\
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
-    """Defaults are the paper's VTAB+MD run: Simple CNAPs, EfficientNet-B0, 224 pixels, |H| = 40."""
+class TrainingConfig(LearnerOptions):
+    """Defaults are the paper's sizes (Simple CNAPs, EfficientNet-B0, 224 pixels, |H| = 40), with our gradient and encoder.
 
+    `learners.training.presets` has the published runs.
+    """
+
+    preset: str = setting("", "settings of a published run, which other flags override; 'list' shows them")
+    overridden: tuple[str, ...] = ()
+    """The settings that differ from the preset's."""
     shards: str = setting(text="shard set: a folder or a URL")
     out: str = setting("", "folder of the run (runs/<shard set>-<learner>)")
     learner: str = setting("simple_cnaps", "what is trained", choices=TRAINABLE)
     backbone: str = setting("efficientnet_b0", "conv4, resnet18, ..., or any model of timm")
-    weights: str = setting("", "the backbone's: a file, or 'pretrained' from timm's hub; '' is random")
+    weights: str = setting(
+        "",
+        "the backbone's: a file, 'pretrained' from timm's hub, or 'random' (pretrained where the backbone "
+        "is frozen, else random)",
+    )
+    pixels: Literal["weights", "symmetric", "imagenet"] = setting(
+        "weights",
+        "that the backbone sees: as its weights want them, or -1 to 1, as LITE's code feeds them, or by "
+        "ImageNet's statistics",
+    )
     temperature: float = setting(0.0, "divides protonets' logits; 0 is the papers' 1, or 0.1 of cosines")
     fit_temperature: bool = setting(False, "take the one that fits the first episodes")
     image_size: int = setting(224, "pixels; a size that the shards hold")
     h: int = setting(40, "support images that carry gradient")
+    penalty: float = setting(PENALTY, "weight of FiLM's regulariser in the loss of a task")
     sampler: SamplerName = setting("neyman", "how they are drawn, see learners/lite/engine.py")
     chunk: int = setting(40, "images in memory with their graph at a time")
     precision: Precision = setting("float32", "of the networks; the head has float32 always")
@@ -52,18 +75,38 @@ class TrainingConfig:
     orbit: Literal["", "2021", "2022"] = setting(
         "", "ORBIT's tasks, as in the paper or as its code has them since"
     )
+    orbit_caps: bool = setting(False, "with --orbit: train on the smaller tasks of the paper's 84-pixel rows")
     mode: Literal["clu-ve", "cle-ve"] = setting("clu-ve", "with --orbit: clutter or clean videos as query")
+    hierarchy: Literal["auto", "superclass", "flat"] = setting(
+        "auto",
+        "without --way: draw classes by WordNet and by superclasses such as alphabets, as Meta-Dataset does; by "
+        "superclasses alone, as LITE's code; or all classes alike",
+    )
     max_way: int = setting(50, "without --way")
     max_support: int = setting(500, "without --way")
     rotate: bool = setting(False, "turn each class of an episode by a random quarter turn")
     flip: bool = setting(False, "mirror random images")
     tasks: int = setting(10_000, "episodes to train on")
     tasks_per_step: int = setting(16, "episodes of an optimiser step")
+    tasks_per_epoch: int = setting(0, "episodes after which a step ends, short or not; 0: all steps alike")
     lr: float = setting(1e-3, "Adam's")
     backbone_lr_scale: float = setting(1.0, "of the backbone's learning rate, where it learns")
     lr_halve_every: int = setting(0, "episodes after which the learning rate is halved; 0 never")
+    lr_factors: tuple[str, ...] = setting(
+        (), "factors of the learning rates, each from an episode on: 0:0.2 2200:1", metavar="EPISODE:FACTOR"
+    )
+    weight_decay: float = setting(0.0, "Adam's, added to the gradient")
+    adam_betas: tuple[float, ...] = setting((0.9, 0.999), "decay of Adam's two means")
+    adam_epsilon: float = setting(1e-8, "Adam's")
     validate_every: int = setting(5_000, "episodes; 0 at the end only")
+    validate_from: int = setting(0, "episodes before the first validation")
+    validate_at_end: bool = setting(True, "validate after the last episode as well")
     validation_tasks: int = setting(200, "episodes of each validation dataset")
+    validation_datasets: tuple[str, ...] = setting(
+        (), "datasets to validate on (all that have validation classes)", metavar="NAME"
+    )
+    validation_max_way: int = setting(0, "as --max-way, in validation; 0 is the same")
+    validation_max_support: int = setting(0, "as --max-support, in validation; 0 is the same")
     save_every: int = setting(1_000, "episodes between checkpoints")
     seed: int = setting(0, "of episodes, H and first weights")
     device: str = setting("auto", "cpu, cuda, or auto")
@@ -74,10 +117,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         _check_ranges(self)
-        if self.tasks % self.tasks_per_step:
+        _check_rates(self)
+        self.options.check_for(self.learner, LEARNERS[self.learner].options)
+        if self.precision == "float16":
             raise UsageError(
-                f"--tasks {self.tasks} is not a number of whole steps of {self.tasks_per_step}; take "
-                f"{-(-self.tasks // self.tasks_per_step) * self.tasks_per_step}"
+                "--precision float16 trains on gradients that underflow to zero (its smallest step is 6e-8, and "
+                "nothing here scales the loss); take bfloat16, or float32"
             )
         if self.orbit and self.way:
             raise UsageError("--orbit has a way and shots of its own; leave --way out")
@@ -89,8 +134,52 @@ class TrainingConfig:
             raise UsageError(
                 f"--fit-temperature is for {' and '.join(WITH_TEMPERATURE)} without a --temperature of their own"
             )
-        if self.lr <= 0 or self.backbone_lr_scale < 0:
-            raise UsageError(f"learning rates are positive, got {self.lr}, {self.backbone_lr_scale}")
+        if self.orbit_caps and not self.orbit:
+            raise UsageError("--orbit-caps is for --orbit 2021 and 2022; leave it out")
+
+    def step_size(self, tasks: int) -> int:
+        """The episodes of the step after so many: fewer at the end of the run and of an epoch."""
+        epoch = self.tasks_per_epoch or self.tasks
+        return min(self.tasks_per_step, self.tasks - tasks, epoch - tasks % epoch)
+
+    def rate_factor(self, tasks: int) -> float:
+        """The factor of the learning rates after so many episodes."""
+        factor = 1.0
+        for text in self.lr_factors:
+            match = re.fullmatch(r"(\d+):(\d*\.?\d+)", text)
+            if match is None:
+                raise UsageError(
+                    f"--lr-factors takes an episode and the factor from it on, such as 2200:0.5; got {text!r}"
+                )
+            factor = float(match[2]) if tasks >= int(match[1]) else factor
+        return factor / 2 ** (tasks // self.lr_halve_every) if self.lr_halve_every else factor
+
+    @property
+    def first_weights(self) -> str:
+        """The weights that the backbone starts with: a file, `pretrained`, or `random`."""
+        return self.weights or LEARNERS[self.learner].first_weights
+
+    @property
+    def frozen_random(self) -> bool:
+        """Whether the backbone is frozen and begins with random weights, so that its features mean nothing."""
+        return LEARNERS[self.learner].frozen_at_random(self.first_weights)
+
+    @property
+    def preset_datasets(self) -> tuple[str, ...]:
+        """The datasets that the run trains and validates on, as far as the settings name them."""
+        return (*self.datasets, *self.validation_datasets)
+
+    def check_processes(self, size: int) -> None:
+        """Refuse what several processes cannot share."""
+        if self.tasks_per_step % size or self.tasks % size or self.tasks_per_epoch % size:
+            raise UsageError(
+                f"--tasks {self.tasks} in steps of {self.tasks_per_step} cannot be shared by {size} processes; "
+                "both must be multiples of it, and --tasks-per-epoch too"
+            )
+        if self.backbone_norm == "batch" and size > 1:
+            raise UsageError(
+                f"--backbone-norm batch has statistics of its own in each of {size} processes; train it with one"
+            )
 
     @property
     def folder(self) -> Path:
@@ -99,13 +188,15 @@ class TrainingConfig:
         return Path(self.out or f"runs/{name}-{self.learner}")
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`."""
-        write_atomically(folder / SETTINGS_FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        """Write `config.json`, with the first weights spelled out."""
+        values = {**asdict(self), "weights": self.first_weights}
+        write_atomically(folder / SETTINGS_FILE, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> TrainingConfig:
-        """The settings of a run."""
-        return typed(read_settings(folder), cls, str(folder / SETTINGS_FILE))
+        """The settings of a run; one that does not say its weights began with random ones."""
+        values = read_settings(folder)
+        return typed({**values, "weights": values.get("weights") or RANDOM}, cls, str(folder / SETTINGS_FILE))
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[TrainingConfig, bool]:
@@ -120,6 +211,12 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainingConfig, bool]:
     resume, file = given.pop("resume", ""), given.pop("config", None)
     if file is not None:
         given = {**read_config(file), **given}
+    defaults = {f.name: f.default for f in fields(TrainingConfig)}
+    if given.get("preset") == PRESET_LIST:
+        sys.stdout.write(list_presets(defaults))
+        raise SystemExit(0)
+    if not resume and given.get("preset"):
+        given = with_preset(given, defaults)
     where = "the command line" if file is None else f"--config {file}"
     if not resume:
         if "shards" not in given:
@@ -149,6 +246,19 @@ def _check_ranges(config: TrainingConfig) -> None:
     for name in positive:
         if getattr(config, name) < 1:
             raise UsageError(f"{flag_name(name)} starts at 1, got {getattr(config, name)}")
-    for name in ("h", "way", "validate_every", "seed", "threads", "lr_halve_every"):
+    for name in ("h", "way", "validate_every", "seed", "threads", "lr_halve_every", "tasks_per_epoch"):
         if getattr(config, name) < 0:
             raise UsageError(f"{flag_name(name)} starts at 0, got {getattr(config, name)}")
+
+
+def _check_rates(config: TrainingConfig) -> None:
+    if config.lr <= 0 or config.backbone_lr_scale < 0:
+        raise UsageError(f"learning rates are positive, got {config.lr}, {config.backbone_lr_scale}")
+    if len(config.adam_betas) != 2 or not all(0 <= beta < 1 for beta in config.adam_betas):  # noqa: PLR2004
+        raise UsageError(f"--adam-betas takes two numbers from 0 on, below 1; got {config.adam_betas}")
+    if config.adam_epsilon <= 0 or config.weight_decay < 0:
+        raise UsageError(
+            f"--adam-epsilon is positive and --weight-decay not negative, got {config.adam_epsilon} and "
+            f"{config.weight_decay}"
+        )
+    config.rate_factor(0)  # refuses bad factors now

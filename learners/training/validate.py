@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from learners.learner import MetaLearner
 from learners.processes import ProcessGroup
 from learners.training.components import make_sampler, open_loader, passage
 from learners.training.config import TrainingConfig
+from pipeline.errors import UsageError, first_few
 from pipeline.index import Dataset
 from pipeline.loader.episode import Episode
 from pipeline.records import Split
@@ -51,8 +53,13 @@ def validate(
 ) -> dict[str, ValidationScore]:
     """The score on each dataset that has the split."""
     scores = {}
-    for name in shards.with_split(split):
-        sampler = make_sampler(shards, config, split, seed, (name,))
+    limits = replace(
+        config,
+        max_way=config.validation_max_way or config.max_way,
+        max_support=config.validation_max_support or config.max_support,
+    )
+    for name in validation_names(shards, config, split):
+        sampler = make_sampler(shards, limits, split, seed, (name,))
         part = DatasetTasks(
             dataset=name, sampler=sampler, tasks=config.validation_tasks, split=split,
             by_video=bool(config.orbit),
@@ -66,6 +73,17 @@ def validate(
         pairs = processes.gather(torch.tensor(told, dtype=torch.float64).flatten()).view(-1, 2)
         scores[name] = ValidationScore.of(*pairs.T.tolist())
     return scores
+
+
+def validation_names(shards: ShardSet, config: TrainingConfig, split: Split) -> list[str]:
+    """The datasets to validate on: those asked for, or all that have the split."""
+    having = shards.with_split(split)
+    if missing := [name for name in config.validation_datasets if name not in having]:
+        raise UsageError(
+            f"--validation-datasets names {first_few(missing)}, and {shards.root} has no {split} classes of "
+            f"that name; it has {first_few(having) or 'none'}"
+        )
+    return list(config.validation_datasets or having)
 
 
 def accuracy(

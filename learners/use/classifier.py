@@ -211,7 +211,7 @@ def _restore_classifier(
     except (TypeError, ValueError) as error:
         raise IntegrityError(f"{source} is no whole classifier: parts: {error}") from error
     parts = typed(unflattened, ClassifierParts, f"{source} lacks tensors")
-    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation)
+    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation, options=info.options)
     checkpoint.load_module(net.backbone, parts.backbone, source)
     checkpoint.load_module(net.head, parts.head, source)
     film, state = (tuple(one.to(device) for one in some) for some in (parts.film, parts.state))
