@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_size(shards, task_set, settings.image_size)
     with join_processes(flags.device) as processes:
         net = learner.net.to(processes.device)
-        notes = (*learner.notes(task_set, shards, settings.image_size), *task_set.notes)
+        notes = (*learner.notes(task_set, shards, settings), *task_set.notes)
         if processes.leads:
             for note in notes:
                 log.warning("%s", note)
@@ -96,13 +96,17 @@ def _check_size(shards: ShardSet, task_set: TaskSet, size: int) -> None:
 def _resume_settings(
     run: EvaluationRun, protocol: ProtocolOptions, learner: EvaluatedLearner
 ) -> dict[str, Any]:
-    """What must be the same when an evaluation goes on; the number of tasks may change."""
+    """What must be the same when an evaluation goes on; the number of tasks may change.
+
+    Options of the learner are there where they differ from the defaults; older folders have none.
+    """
     settings = run.settings
     options = {name: value for name, value in protocol.described().items() if name != "tasks"}
     manifests = {own.dataset: run.shards[own.dataset].manifest for own in run.task_set.datasets}
     return {
         "protocol": protocol.name, **options, "learner": learner.info.learner,
         "backbone": learner.info.backbone, "weights": hash_weights(run.learner),
+        **learner.info.options.differing(),
         "image_size": settings.image_size, "chunk": settings.passage.chunk,
         "precision": str(settings.passage.precision or "float32"), "decoder": settings.decoder,
         "share": settings.share,

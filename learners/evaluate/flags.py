@@ -10,6 +10,7 @@ from typing import Final
 
 from learners.evaluate.protocols import PROTOCOLS, ProtocolOptions
 from learners.methods.catalogue import LEARNERS
+from learners.methods.options import OPTION_NAMES, LearnerOptions
 from learners.task import DEFAULT_CHUNK, Precision
 from pipeline.command import command_parser
 from pipeline.decoders.choose import DecoderName
@@ -24,13 +25,15 @@ EVALUATE_EXAMPLES: Final = """\
       --way 20 --within                                          characters of one alphabet
   python -m learners.evaluate --shards shards/caltech --learner protonets --backbone mobilenetv1_075 \\
       --weights mobilenet.safetensors --image-size 84 --protocol fixed --way 20 --shot 5
+  python -m learners.evaluate --shards shards/orbit --learner finetuner --backbone efficientnet_b0 \\
+      --inner-optimizer adam --inner-lr 0.001 --protocol orbit --orbit 2022    ORBIT 2022's baseline
   python -m learners.evaluate --config evaluate.yaml --name again     all other flags from the file
   torchrun --nproc-per-node 4 -m learners.evaluate --shards shards/md --checkpoint runs/md --protocol md
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationFlags:
+class EvaluationFlags(LearnerOptions):
     """The flags that all protocols have."""
 
     shards: tuple[str, ...] = setting(text="shard set: a folder or a URL; or several", metavar="SET")
@@ -40,7 +43,9 @@ class EvaluationFlags:
         None, "without a run: an untrained one, of a backbone", choices=(*LEARNERS,)
     )
     backbone: str = setting("", "as train.py's", metavar="NAME")
-    weights: str = setting("", "the backbone's, as train.py's; random by default", metavar="FILE")
+    weights: str = setting(
+        "", "the backbone's: a file, 'pretrained' (the default), or 'random'", metavar="FILE"
+    )
     image_size: int | None = setting(None, "(the run's; 224 without one)", metavar="PX")
     name: str = setting("", "of the row in tables (the run's folder)", metavar="NAME")
     out: str = setting("", "where answers and figures go (results/NAME-PROTOCOL)", metavar="DIR")
@@ -101,7 +106,9 @@ def _flag_parser() -> ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE",
                         help="flags from a YAML or JSON file, by their names; those given here win")  # fmt: skip
     add_flags(parser, EvaluationFlags, ("shards", "protocol"))
-    add_flags(parser.add_argument_group("learner"), EvaluationFlags, LEARNER_FLAGS)
+    group = parser.add_argument_group("learner")
+    for names in (LEARNER_FLAGS, OPTION_NAMES):  # what it is, then what its name leaves open
+        add_flags(group, EvaluationFlags, names)
     group = parser.add_argument_group("options of the protocol")
     owners = _protocols_by_option()
     for kind in PROTOCOLS.values():  # a shared option is added once, by the first protocol that has it

@@ -32,7 +32,10 @@ from pipeline.shardset import ShardSet
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
-    """How images are read and passed; apart from the image size, figures depend on it by rounding alone."""
+    """How images are read and passed.
+
+    Apart from the image size figures depend on it by rounding alone, unless an option of the learner is of chunks.
+    """
 
     image_size: int
     passage: ChunkedPass

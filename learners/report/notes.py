@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from learners.evaluate.protocols import MD_TEST, TASKS_PER_DATASET
+from learners.report.paper_options import option_notes
 from learners.report.results import NamedResult
 from pipeline.samplers.orbit.rules import protocol_rules
 from pipeline.samplers.vtab import VTAB_GROUPS
@@ -27,7 +28,9 @@ PAPER_SIZES: Final = (84, 224)
 
 def result_notes(result: NamedResult) -> tuple[str, ...]:
     """All notes: where the result leaves its protocol, what is missing, what the evaluation noted."""
-    own = [*protocol_deviations(result), *_missing_note(result), *_smaller_notes(result)]
+    own = [
+        *protocol_deviations(result), *_missing_note(result), *_smaller_notes(result), *option_notes(result)
+    ]  # fmt: skip
     others = [note for note in result.evaluation.notes if not any(note in mine for mine in own)]
     return tuple(dict.fromkeys([*own, *others]))
 

@@ -18,7 +18,7 @@ from typing import Any, Final, get_args
 
 from learners.learner import StagedLearner
 from learners.lite.engine import SamplerName
-from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
+from learners.methods.catalogue import LEARNERS, LearnerInfo, describe_learner, make_learner
 from learners.processes import choose_device
 from learners.runs import load_run
 from learners.study.gradients import GradientErrors, GradientStudy
@@ -39,6 +39,9 @@ ACTIVE_SHARE: Final = 0.2  # of the queries; below it a task's softmax is satura
 SATURATED_WARNING: Final = (
     "in %d of %d tasks the gradient comes from less than %g of the queries: a few classes have all of it, and "
     "neyman looks better than it is in training, where tasks are not so easy, or the softmax not so sharp"
+)
+FROZEN_AT_RANDOM: Final = (
+    "the backbone is frozen and its weights are random: these are gradients on features that mean nothing"
 )
 TRIES_PER_TASK: Final = 100  # episodes drawn to find one with enough support images
 STUDY_EXAMPLES: Final = """\
@@ -108,9 +111,11 @@ def _load_learner(arguments: Namespace) -> tuple[StagedLearner, LearnerInfo]:
         run = load_run(arguments.run)
         learner, info = run.net, run.info
     else:
-        learner = make_learner(
-            arguments.learner, arguments.backbone, weights=arguments.weights, seed=arguments.seed
-        )
+        entry = LEARNERS[arguments.learner]
+        weights = arguments.weights = arguments.weights or entry.first_weights
+        if entry.frozen_at_random(weights):
+            log.warning(FROZEN_AT_RANDOM)
+        learner = make_learner(arguments.learner, arguments.backbone, weights=weights, seed=arguments.seed)
         info = describe_learner(learner, arguments.learner, arguments.image_size)
     if not isinstance(learner, StagedLearner):
         raise UsageError(f"{info.learner} has no support gradients to draw; study another")
@@ -202,7 +207,8 @@ def _parser() -> ArgumentParser:
     add("--learner", default="protonets", choices=["protonets", "protonets_cosine", "cnaps",
         "simple_cnaps"], help="(protonets)")  # fmt: skip
     add("--backbone", default="conv4", help="as train.py's (conv4)")
-    add("--weights", default="", metavar="FILE", help="the backbone's; random by default")
+    add("--weights", default="", metavar="FILE", help="the backbone's: a file, pretrained or random "
+        "(pretrained where the learner keeps it as it is, else random)")  # fmt: skip
     add("--image-size", type=int, default=84, metavar="PX", help="(84)")
     add("--way", type=int, default=10, help="classes of a task (10)")
     add("--shot", type=int, nargs="+", default=[10], metavar="K", help="support images per class, or one "

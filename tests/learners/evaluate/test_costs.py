@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Final
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -12,14 +13,17 @@ from learners.evaluate.costs import LearnerMacs, adapt_macs, adaptation_steps, c
 from learners.heads.base import Head, State
 from learners.labels import Labels
 from learners.learner import MetaLearner, StagedLearner
+from learners.methods.catalogue import LEARNERS, make_learner
 from learners.methods.cnaps import CNAPs
 from learners.methods.descent import SupportDescent
 from learners.methods.finetuner import FineTuner
 from learners.methods.maml import MAML
+from learners.methods.options import LearnerOptions
 from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import Backbone, backbone
 from learners.networks.set_encoder import SetEncoder
+from learners.report.published import ORBIT_2021
 from pipeline.errors import UsageError
 from pipeline.pixels import SYMMETRIC
 from tests.learners.small import toy
@@ -48,34 +52,60 @@ simple_cnaps efficientnet_b0   3.39 1F    5667964
 ROWS: Final = [tuple(line.split()) for line in TABLE.strip().splitlines()]
 
 
+OFFICIAL: Final = LearnerOptions(encoder_norm="batch", encoder_size=0)
+OURS: Final = {  # 10^12 MACs with our set encoder, which sees 84 pixels
+    "cnaps": {"resnet18_84": 3.48, "resnet18": 5.77, "efficientnet_b0": 1.51},
+    "simple_cnaps": {"resnet18_84": 3.48, "resnet18": 5.77, "efficientnet_b0": 1.52},
+}
+
+
 @cache
 def network(name: str) -> Backbone:
     """Built once: its cost does not depend on the learner."""
     return backbone(name, film=True)
 
 
-def learner(name: str, net: Backbone) -> MetaLearner:
-    """A learner as in the papers, whose set encoder sees images in full size."""
-    encoder = SetEncoder(norm="batch", image_size=None)
-    make: dict[str, Callable[[], MetaLearner]] = {
-        "finetuner": lambda: FineTuner(net),
-        "maml": lambda: MAML(net),
-        "protonets": lambda: ProtoNets(net),
-        "cnaps": lambda: CNAPs(net, encoder=encoder),
-        "simple_cnaps": lambda: SimpleCNAPs(net, encoder=encoder),
-    }
-    return make[name]()
+def learner(name: str, net: str, options: LearnerOptions = OFFICIAL) -> MetaLearner:
+    """A learner of the catalogue, with the options if they apply to it."""
+    applies = "encoder_norm" in LEARNERS[name].options
+    with patch("learners.methods.catalogue.backbone", lambda name, **_: network(name)):
+        return make_learner(name, net, options=options if applies else LearnerOptions())
 
 
 @pytest.mark.parametrize(("name", "net", "macs", "passes", "count"), ROWS)
 def test_a_row_of_the_papers_table_1(name: str, net: str, macs: str, passes: str, count: str) -> None:
-    model = learner(name, network(net))
+    model = learner(name, net)
     counted = adapt_macs(model, SIZES[net], FRAMES, WAY, CLIP)
     assert counted is not None
     printed = 1e12 * float(macs)
     assert abs(counted - printed) <= 0.005e12 + 4e-5 * printed  # the last digit, or the fifth
     assert adaptation_steps(model) == passes
     assert count_parameters(model) == int(count)
+
+
+def test_these_are_all_rows_of_table_1_as_reports_print_them() -> None:
+    """In the same order; the first column is the learner's name there."""
+    assert len(ROWS) == len(ORBIT_2021) == 15
+    for (name, net, macs, passes, count), row in zip(ROWS, ORBIT_2021, strict=True):
+        assert row.cost is not None
+        assert name.startswith(row.learner.split(" +")[0].lower().replace(" ", "_"))
+        assert (row.image_size, row.backbone.startswith("Eff")) == (SIZES[net], net == "efficientnet_b0")
+        assert row.cost.macs == pytest.approx(1e12 * float(macs))
+        assert row.cost.steps == passes
+        assert abs(row.cost.parameters - int(count)) < 5e3  # of millions with two decimals
+
+
+@pytest.mark.parametrize("net", SIZES)
+@pytest.mark.parametrize("name", OURS)
+def test_our_set_encoder_is_counted_as_it_is_and_not_as_the_papers(name: str, net: str) -> None:
+    counted = adapt_macs(learner(name, net, LearnerOptions()), SIZES[net], FRAMES, WAY, CLIP)
+    assert counted == pytest.approx(1e12 * OURS[name][net], abs=0.005e12)
+
+
+def test_the_papers_set_encoder_costs_the_same_with_stored_statistics() -> None:
+    stored = learner("cnaps", "resnet18", replace(OFFICIAL, encoder_norm="stored"))
+    batch = learner("cnaps", "resnet18")
+    assert adapt_macs(stored, 224, FRAMES, WAY, CLIP) == adapt_macs(batch, 224, FRAMES, WAY, CLIP)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +119,12 @@ def test_a_frame_costs_a_backbone_what_the_papers_figures_come_to(net: str, macs
 def test_a_frame_costs_the_set_encoder_what_the_papers_figures_come_to() -> None:
     theirs = SetEncoder(norm="batch", image_size=None)
     assert [round(network_macs(theirs, size) / 1e9, 5) for size in (84, 224)] == [0.09989, 0.71369]
-    ours = SetEncoder()  # which brings images down to 84 pixels
-    assert network_macs(ours, 224) == network_macs(theirs, 84)
+    ours, shrinking = (
+        SetEncoder(),
+        84 * 84 * 3 * (7 + 1),
+    )  # windows of 224 x 224 / 84 / 84 pixels, and their sums
+    assert network_macs(ours, 224) == network_macs(theirs, 84) + shrinking
+    assert network_macs(ours, 84) == network_macs(theirs, 84)
 
 
 def test_layers_are_counted_by_the_papers_rules() -> None:
@@ -133,7 +167,7 @@ def test_heads_are_counted_by_the_papers_formulas() -> None:
 
 
 def test_the_generator_of_film_is_its_perceptrons() -> None:
-    model = learner("simple_cnaps", network("resnet18_84"))
+    model = learner("simple_cnaps", "resnet18_84")
     assert LearnerMacs.of(model, 84).generator == 32 * 64 * 64 + 2 * 3840 * 64
 
 

@@ -13,9 +13,10 @@ STRONG: Final = (0.843, 0.788, 0.711, 0.502, 0.561, 0.921, 0.773, 0.744)
 WEAK: Final = (0.811, 0.782, 0.698, 0.455, 0.559, 0.885, 0.771, 0.741)
 COST: Final = AdaptationCost(parameters=5_667_964, macs=0.215e12, steps="1F", seconds=0.412)
 CHEAP: Final = AdaptationCost(parameters=4_007_548, macs=0.152e12, steps="1F", seconds=0.287)
-LEARNER: Final = {
+LEARNER: Final[Mapping[str, Any]] = {
     "learner": "simple_cnaps", "backbone": "efficientnet_b0", "image_size": 224, "tasks": 10_000,
     "h": 40, "sampler": "neyman",
+    "options": {"encoder_norm": "batch", "encoder_size": 0, "one_shot": "official"},  # the papers'
 }  # fmt: skip
 VTAB_SHARES: Final = {
     name: 0.25 + 0.6 * ((7 * i) % 18) / 17
@@ -70,6 +71,10 @@ def vtab(
     return make(name, "vtab", scores, averages, options={"splits": splits, **options})
 
 
+ORBIT_ENCODERS: Final = {
+    "2021": {**LEARNER["options"], "encoder_pixels": "imagenet"},
+    "2022": {**LEARNER["options"], "encoder_norm": "stored", "encoder_pixels": "backbone"},
+}
 ORBIT_VALUES: Final = {
     "cle-ve frame_accuracy": (0.824, 0.017), "cle-ve video_accuracy": (0.915, 0.018),
     "cle-ve frames_to_recognition": (0.061, 0.012), "clu-ve frame_accuracy": (0.671, 0.018),
@@ -92,7 +97,8 @@ def orbit(
     ]  # fmt: skip
     cost = AdaptationCost(parameters=4_007_548, macs=1.21e12, steps="1F", seconds=1.9)
     options = {"orbit": year, "mode": ["cle-ve", "clu-ve"], "tasks_per_user": None}
-    return make(name, "orbit", scores, **{"cost": cost, "options": options, **more})
+    learner = {**LEARNER, "options": ORBIT_ENCODERS[year]}
+    return make(name, "orbit", scores, **{"cost": cost, "options": options, "learner": learner, **more})
 
 
 def fixed(

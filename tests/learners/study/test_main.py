@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from learners.lite.engine import Lite
 from learners.study.__main__ import STUDIED_SAMPLERS, main
 from learners.study.gradients import GradientStudy, active_share, engine_gradient, lite_settings
 from learners.study.report import StudentInterval, student_t
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SourceMissing, UsageError
 from tests.learners.tasks import error, protonets, simple_cnaps, task, whole
 
 WAY, SHOT, QUERY = 3, 6, 4
@@ -137,6 +139,55 @@ def test_shots_are_as_given_one_for_each_class(built: Path, capsys: pytest.Captu
     assert main(command(built, *options, "--json")) == 0
     shots = [t["shots"] for t in json.loads(capsys.readouterr().out)["tasks"]]
     assert [sorted(each) for each in shots] == [[1, 2, 6]] * 2
+
+
+def test_a_frozen_backbone_is_pretrained_unless_random_weights_are_asked_for(
+    built: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    frozen = ("--learner", "cnaps", "--image-size", 48)
+    with pytest.raises(SourceMissing) as missing:
+        main(command(built, *frozen, "--backbone", "efficientnet_b0"))
+    for part in ("could not be fetched", "no network", "--weights FILE", "sha256", "--weights random"):
+        assert part in str(missing.value)
+    with pytest.raises(UsageError, match=r"resnet18_84 has no weights to fetch.*--weights random"):
+        main(command(built, *frozen, "--backbone", "resnet18_84"))
+    few = (
+        "--tasks",
+        2,
+        "--way",
+        2,
+        "--shot",
+        1,
+        "--query",
+        1,
+        "--h",
+        1,
+        "--samplers",
+        "uniform",
+        "--runs",
+        2,
+    )
+    chosen = ("--backbone", "resnet18_84", "--weights", "random", "--json")
+    assert main(command(built, *frozen, *chosen, *few)) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["weights"] == "random"
+    assert "the backbone is frozen and its weights are random" in caplog.text
+
+
+def test_a_backbone_that_learns_starts_at_random(
+    built: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    few = ("--tasks", 2, "--draws", 2, "--h", 6, "--samplers", "uniform", "--json")
+    assert main(command(built, *few)) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["weights"] == "random"
+    assert "random" not in caplog.text
 
 
 @pytest.mark.parametrize(
