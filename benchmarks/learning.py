@@ -171,7 +171,9 @@ class ShardSets:
         if name == "omniglot":
             self._build(folder, "omniglot", "omniglot", "--sizes", "28", "--encode", "28=raw")
         elif name == "caltech":
-            splits = ("--split-by", str(self._splits()))
+            path = self.root / "caltech-splits.txt"
+            write_caltech_splits(self.data, path, "test")
+            splits = ("--split-by", str(path))
             self._build(folder, "folder", CALTECH, "--name", "caltech", "--sizes", "84", "224", *splits)
         else:
             small = ("--sizes", "28", "--encode", "28=raw")
@@ -184,18 +186,17 @@ class ShardSets:
         if build.main(["--dataset", dataset, *where, *flags, "--quiet"]):
             raise SystemExit(1)
 
-    def _splits(self) -> Path:
-        """Write the splits: of every five classes, two to be tested on."""
-        with tarfile.open(self.data / CALTECH) as tar:
-            files = [PurePosixPath(name) for name in tar.getnames() if name.endswith(".jpg")]
-        lines = (
-            f"{name} {'test' if number % 5 in TEST_CLASSES else 'train'}\n"
-            for number, name in enumerate(sorted({file.parent.name for file in files}))
-        )
-        path = self.root / "caltech-splits.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
-        return path
+
+def write_caltech_splits(data: Path, path: Path, held_out: str) -> None:
+    """Write the split of each class: of every five, three to learn from and two held out."""
+    with tarfile.open(data / CALTECH) as tar:
+        files = [PurePosixPath(name) for name in tar.getnames() if name.endswith(".jpg")]
+    lines = (
+        f"{name} {held_out if number % 5 in TEST_CLASSES else 'train'}\n"
+        for number, name in enumerate(sorted({file.parent.name for file in files}))
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def split_words(text: str) -> tuple[str, ...]:
