@@ -14,6 +14,7 @@ from learners.runs import load_run
 from learners.task import ChunkedPass
 from tests.learners.convert.authors import AuthorsLearner, without_constant
 from tests.learners.tasks import pixels
+from tests.learners.training.tiny_md import one_thread
 
 CLIP_VIT, VIT_S = "vit_base_patch32_clip_224.laion2b", "vit_small_patch32_224.augreg_in21k"
 VIT_B, NET_V2 = "vit_base_patch32_224.augreg_in21k", "tf_efficientnetv2_s.in21k"
@@ -32,6 +33,7 @@ PAIRS = [
     pytest.param("orbit-2022", "protonets", VIT_B, marks=pytest.mark.slow),
     pytest.param("orbit-2022", "cnaps", CLIP_VIT, marks=pytest.mark.slow),
 ]  # fmt: skip
+single_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 TOLERANCE = 1e-5  # of the largest logit, in float32
 
 

@@ -25,7 +25,7 @@ from tests.learners.evaluate.tiny import LARGER, RECIPE, SIZE, flowers, glyphs, 
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXED = ("--protocol", "fixed", "--way", 3, "--shot", 2, "--query", 3, "--tasks", 7)
-FROZEN = ("--learner", "protonets", "--backbone", "conv4", "--image-size", SIZE)
+FROZEN = ("--learner", "protonets", "--backbone", "conv4", "--weights", "random", "--image-size", SIZE)
 
 
 def words(shards: Path, out: Path, *more: object) -> list[str]:
@@ -184,7 +184,7 @@ def test_orbit_has_its_metrics_by_mode_and_the_challenges_file(tmp_path: Path) -
 
 @pytest.mark.parametrize("learner", ["protonets_cosine", "maml", "finetuner"])
 def test_every_kind_of_learner_is_evaluated(shards: Path, tmp_path: Path, learner: str) -> None:
-    frozen = ("--learner", learner, "--backbone", "conv4", "--image-size", SIZE)
+    frozen = ("--learner", learner, "--backbone", "conv4", "--weights", "random", "--image-size", SIZE)
     result = evaluated(shards, tmp_path, *frozen, *FIXED[:-1], 2)
     steps = {"maml": "15FB", "finetuner": "50FB"}
     assert result.cost.steps == steps.get(learner, "1F")
