@@ -21,8 +21,7 @@ import torch
 from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.lite.engine import Outcome
-from learners.methods.catalogue import LEARNERS, LearnerInfo
-from learners.networks.backbones import RANDOM
+from learners.methods.catalogue import LearnerInfo
 from learners.processes import ProcessGroup, join_processes
 from learners.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, read_checkpoint
 from learners.training.announce import opening_lines
@@ -116,10 +115,7 @@ class TrainingRun:
         config, processes = self.config, self.processes
         for line in opening_lines(config, self.learner, self.shards, self.sampler):
             journal.say(line)
-        watch = ChanceWatch(
-            backbone_is_random=config.first_weights == RANDOM, frozen=LEARNERS[config.learner].frozen,
-            judged=bool(self.tasks),
-        )  # fmt: skip
+        watch = ChanceWatch(frozen_random=config.frozen_random, judged=bool(self.tasks))
         if self.tasks:
             journal.say(f"resumed at episode {self.tasks:,}")
             self.validate_if_due(journal)
@@ -168,9 +164,7 @@ class TrainingRun:
         if not config.ordered:
             self.processes.add(sums)
         for parameter, total in zip(parameters, sums, strict=True):
-            parameter.grad = (
-                total / config.tasks_per_step
-            )  # a short step counts less, as in the papers' codes
+            parameter.grad = total / config.tasks_per_step  # a short step counts less, as in the papers'
         self.set_rates()
         self.optimizer.step()
         self.optimizer.zero_grad()

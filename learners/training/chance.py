@@ -14,8 +14,8 @@ STANDARD_ERRORS: Final = 2.0  # within which a mean counts as chance
 class ChanceWatch:
     """Collects the first episodes' accuracies above chance; `verdict` judges them once, at 200 episodes."""
 
-    backbone_is_random: bool
-    frozen: bool
+    frozen_random: bool
+    """Whether the backbone is frozen with random weights."""
     excesses: list[float] = field(default_factory=list)
     """Accuracy minus chance, of each step."""
     episodes: int = 0
@@ -40,7 +40,7 @@ class ChanceWatch:
         )
 
     def _reasons(self) -> str:
-        if self.backbone_is_random and self.frozen:
+        if self.frozen_random:
             return "the backbone is frozen and its weights are random: give --weights"
         return (
             "a learning rate that is too high or too low (--lr), weights whose pixels are normalised otherwise, "

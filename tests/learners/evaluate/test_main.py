@@ -7,13 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import train
 from learners.evaluate.__main__ import main
@@ -38,13 +36,7 @@ def evaluated(shards: Path, out: Path, *more: object) -> EvaluationResult:
     return EvaluationResult.load(out)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Here as in the processes started: other threads may add in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spawn(ranks: int, arguments: list[str]) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ from learners.training.chance import PATIENCE_EPISODES, ChanceWatch
 
 
 def watch(*, frozen: bool = True, random: bool = True, judged: bool = False) -> ChanceWatch:
-    return ChanceWatch(backbone_is_random=random, frozen=frozen, judged=judged)
+    return ChanceWatch(frozen_random=frozen and random, judged=judged)
 
 
 def verdicts(chance_watch: ChanceWatch, accuracies: list[float], *, step: int = 16) -> list[str]:
