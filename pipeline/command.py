@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from shutil import get_terminal_size
 from types import FrameType
 from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from pipeline.errors import PipelineError, RunInterrupted
+from pipeline.errors import PipelineError, UsageError, explain_os_error
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -38,25 +41,69 @@ def command_parser(module: str, description: str, examples: str) -> ArgumentPars
 
 def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Run a command's main function, print its error as one line and return its exit code."""
+    _open_missing_streams()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "note")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return main(argv)
+        _require_utf8()
+        return _flush_output(main(argv))
     except PipelineError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a failing disk or network, or a file that was removed
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-        sys.stderr.write(f"error: {error}{notes}; what is finished is kept, run the command again\n")
-        return RunInterrupted.exit_code
+        return _fail(error)
+    except OSError as error:  # a failing disk or network
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():  # as with `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return _fail(explain_os_error(error))
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what is finished is kept, run the same command to go on\n")
         return CTRL_C_EXIT_CODE
+
+
+def _open_missing_streams() -> None:
+    """Give a command that was started without an output or without errors (`>&-`) an empty one."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process's life
+
+
+def _require_utf8() -> None:
+    """Raise UsageError where file names are not UTF-8: other names of classes would be other shards."""
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise UsageError(
+            f"names of files are read as UTF-8 and this locale has them in {encoding}; set LC_ALL=C.UTF-8 or "
+            "PYTHONUTF8=1 and run the command again"
+        )
+
+
+def _flush_output(code: int) -> int:
+    """Write what Python has kept back: where that fails it fails here, and not after the exit code was chosen."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "the output of this command"
+        raise
+    return code
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, AttributeError):  # not a file; a system without poll
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _fail(error: PipelineError) -> int:
+    """Print the error as one line and return its exit code."""
+    with suppress(OSError):  # the errors may go to the same full disk
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+    return error.exit_code
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
