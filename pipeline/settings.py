@@ -23,9 +23,12 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 import msgspec
 
 from pipeline.errors import IntegrityError, PipelineError, SourceMissing, UsageError, check_choice
+from pipeline.foreign_files import UnfitFileError, read_regular
 
 SettingsT = TypeVar("SettingsT")
 YAML_SUFFIXES: Final = (".yaml", ".yml")
+JSON_BYTES: Final = 2**28  # of a file; a manifest that lists a million pictures left out has half of it
+JSON_DEPTH: Final = 64  # objects and arrays within one another; ours have up to six
 
 
 def setting(default: Any = MISSING, text: str = "", *, metavar: str = "", choices: Sequence[str] = ()) -> Any:
@@ -113,7 +116,7 @@ def typed(
     """
     if isinstance(values, Mapping) and is_dataclass(kind):
         known = [f.name for f in fields(kind)]
-        if unknown := sorted(set(values) - set(known)):
+        if unknown := sorted(map(str, set(values) - set(known))):
             close = get_close_matches(unknown[0], known, 1)
             raise error(
                 f"{where}: it has {', '.join(map(repr, unknown))}, which this version does not know"
@@ -123,6 +126,8 @@ def typed(
         return msgspec.convert(values, kind, str_keys=True)
     except msgspec.ValidationError as problem:
         raise error(f"{where}: {_in_words(problem)}") from None
+    except UnicodeError as problem:  # half of a character, which JSON can spell
+        raise error(f"{where} holds what is no text: {problem}") from None
     except UsageError as problem:  # of a dataclass whose fields contradict each other
         raise error(str(problem) if error is UsageError else f"{where}: {problem}") from None
 
@@ -130,27 +135,42 @@ def typed(
 def read_json(path: Path, missing: str = "", cure: str = "") -> Any:
     """The contents of a JSON file; the texts say what to do where there is none, or a damaged one."""
     try:
-        return parse_json(path.read_bytes(), path, cure)
+        return parse_json(read_regular(path, JSON_BYTES), path, cure)
     except FileNotFoundError:
         raise SourceMissing(missing or f"{path} is not there") from None
+    except UnfitFileError as error:
+        raise IntegrityError(f"{path} {error.strerror}{cure and '; '}{cure}") from None
 
 
 def parse_json(text: bytes, where: object, cure: str = "") -> Any:
     """The values in a JSON text; damage is an IntegrityError that says where."""
     try:
-        return json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{where} is damaged: {error}{cure and '; '}{cure}") from error
+    if _is_deeper(values, JSON_DEPTH):
+        raise IntegrityError(f"{where} is damaged: it nests more than {JSON_DEPTH} deep{cure and '; '}{cure}")
+    return values
+
+
+def _is_deeper(values: object, depth: int) -> bool:
+    """Whether objects and arrays stand within one another more often than that."""
+    level = [values]
+    for _ in range(depth):
+        inside = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))
+        level = [child for children in inside for child in children]
+        if not level:
+            return False
+    return True
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML or JSON file, such as the `config.json` of a run."""
     try:
         text = path.read_text(encoding="utf-8")
+        values = _parse_yaml(text) if path.suffix in YAML_SUFFIXES else json.loads(text)
     except (FileNotFoundError, IsADirectoryError):
         raise SourceMissing(f"--config {path}: there is no such file") from None
-    try:
-        values = _parse_yaml(text) if path.suffix in YAML_SUFFIXES else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path} cannot be read: {error}") from error
     if not isinstance(values, dict):

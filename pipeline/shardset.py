@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import UsageError, first_few
-from pipeline.index import Dataset, dataset_folders
+from pipeline.errors import SourceMissing, UsageError, first_few
+from pipeline.index import Dataset, dataset_folders, lost_folders
 from pipeline.store.fetch import RemoteFetcher, RemotePath, RetryPolicy
-from pipeline.store.local import LocalStore, SampleStore
+from pipeline.store.local import LocalStore, SampleStore, check_tars
 from pipeline.store.mapped import MappedStore
 from pipeline.store.remote import RemoteSettings, RemoteStore
 from pipeline.store.remote_index import default_cache, open_remote
@@ -52,7 +52,7 @@ class ShardSet:
         origins: dict[str, RemotePath] = {}
         for root in roots:
             if "://" not in root:
-                datasets += [Dataset.open(folder) for folder in dataset_folders(Path(root))]
+                datasets += _open_all(Path(root))
                 continue
             for opened in open_remote(root, cache_folder, RemoteFetcher(patience), options or {}):
                 datasets.append(opened.dataset)
@@ -78,6 +78,12 @@ class ShardSet:
         """The names of the datasets that have images of this split; all names for ""."""
         return [d.manifest.name for d in self if not split or d.manifest.splits.get(split)]
 
+    def check_tars(self, size: int) -> None:
+        """Raise SourceMissing or IntegrityError if a local tar of this size is gone or of another length."""
+        for dataset in self:
+            if self.remote is None or str(dataset.root) not in self.remote.origins:
+                check_tars(dataset, size)
+
     def open_store(self, *, mapped: bool = False) -> SampleStore:
         """Open a store that reads these datasets' samples; close it after use.
 
@@ -91,6 +97,16 @@ class ShardSet:
                 "only local shards can be mapped: leave mapped=True away, or copy the shards here"
             )
         return RemoteStore(self.remote)
+
+
+def _open_all(root: Path) -> list[Dataset]:
+    folders = dataset_folders(root)
+    for lost in lost_folders(root):
+        raise SourceMissing(
+            f"{lost} holds shards and no dataset.json, so it was not copied to its end, or has lost it; "
+            "copy it again, or move it out of this folder to do without it"
+        )
+    return [Dataset.open(folder) for folder in folders]
 
 
 def _index_by_name(datasets: Iterable[Dataset]) -> Mapping[str, Dataset]:

@@ -45,17 +45,17 @@ class Fixed:
         min_examples_in_class: int = 0,
         within: bool = False,
     ) -> None:
-        shots = (shot,) * way if isinstance(shot, int) else tuple(shot)
+        shots = (shot,) if isinstance(shot, int) else tuple(shot)
         if min(way, query, *shots) < 1:
             raise UsageError(f"way, shot and query start at 1, got {way}, {shot} and {query}")
-        if len(shots) != way:
+        if not isinstance(shot, int) and len(shots) != way:
             raise UsageError(f"{way} classes need one shot or {way}, got {len(shots)}: {shot}")
         self.seed = checked_seed(seed)
         self.split, self.way, self.shot, self.query = split, way, shot, query
-        self._shots = np.array(shots)
         self._mixture = DatasetMixture.of(shards, split, datasets, weights, min_examples_in_class)
         for pool in self._mixture.pools:
             pool.require(classes=way, images=max(shots) + query)
+        self._shots = np.array(shots * (way // len(shots)))  # not before the ways are known to be few
         self.within = within
         groups = [_superclass_groups(pool, way) for pool in self._mixture.pools if within]
         self._groups = [large for large, _ in groups]

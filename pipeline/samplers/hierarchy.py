@@ -134,9 +134,10 @@ def _spanned_leaves(graph: Mapping[str, Sequence[str]], node: str) -> list[str]:
     leaves, seen, waiting = [], {node}, [node]
     while waiting:
         name = waiting.pop()
-        if not graph[name]:
+        children = graph.get(name, ())
+        if not children:
             leaves.append(name)
-        new = [child for child in graph[name] if child not in seen]
+        new = [child for child in children if child not in seen]
         seen.update(new)
         waiting += new
     return sorted(leaves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,29 @@ def test_a_json_file_that_is_missing_or_damaged_says_what_to_do(tmp_path: Path) 
             parse_json(text, "a record")
 
 
+def test_a_json_file_without_end_or_bottom_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "values.json"
+    file.write_text("[" * 65 + "]" * 65)
+    with pytest.raises(IntegrityError, match=r"values\.json is damaged: it nests more than 64 deep; make it"):
+        read_json(file, cure="make it again")
+    file.write_text("[" * 64 + "]" * 64)
+    assert read_json(file) != []
+    monkeypatch.setattr("pipeline.settings.JSON_BYTES", 100)
+    with pytest.raises(IntegrityError, match=r"values\.json has 128 bytes, and 100 are the limit"):
+        read_json(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(IntegrityError, match=r"values\.json is no regular file"):
+        read_json(file)
+
+
+def test_half_a_character_is_no_text() -> None:
+    with pytest.raises(IntegrityError, match=r"settings\.json holds what is no text"):
+        typed([{"\ud800": 1}], tuple[Settings, ...], "settings.json")
+
+
 def test_a_config_is_yaml_or_json_with_names_as_flags_or_fields_have_them(tmp_path: Path) -> None:
     for name, text in (("a.yaml", "image-size: 42\nflip: true"), ("a.json", '{"image-size": 42}')):
         (tmp_path / name).write_text(text)
@@ -125,6 +149,10 @@ def test_a_config_is_yaml_or_json_with_names_as_flags_or_fields_have_them(tmp_pa
         read_config(tmp_path / "b.yaml")
     for name, text in (("c.yaml", "a: ["), ("c.json", "{"), ("d.json", "[" * 100_000)):
         (tmp_path / name).write_text(text)
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_config(tmp_path / name)
+    for name in ("e.yaml", "e.json"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\xfa")
         with pytest.raises(UsageError, match="cannot be read"):
             read_config(tmp_path / name)
     with pytest.raises(SourceMissing, match="there is no such file"):

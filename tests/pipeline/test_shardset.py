@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import DatasetManifest
 from pipeline.shardset import ShardSet
 from pipeline.store.local import LocalStore
@@ -70,3 +70,30 @@ def test_another_format_does_not_open(built: Path, tmp_path: Path) -> None:
     (copy / "dataset.json").write_text(json.dumps(values | {"format": 99}))
     with pytest.raises(Exception, match="has format 99 and this version reads 1"):
         ShardSet.open(tmp_path)
+
+
+def test_a_folder_of_shards_without_a_manifest_is_not_left_out(built: Path, tmp_path: Path) -> None:
+    copy_renamed(built, tmp_path / "whole", "ants")
+    half = copy_renamed(built, tmp_path / "half", "zebras")
+    (half / "dataset.json").unlink()
+    with pytest.raises(SourceMissing, match=r"half holds shards and no dataset\.json"):
+        ShardSet.open(tmp_path)
+    (half / "24").rename(tmp_path / "pictures")
+    shutil.rmtree(half)
+    assert list(ShardSet.open(tmp_path).datasets) == ["ants"]
+
+
+def test_a_tar_that_is_gone_or_of_another_length_is_named_before_anything_is_read(
+    built: Path, tmp_path: Path
+) -> None:
+    shards = ShardSet.open(copy_renamed(built, tmp_path / "copy", "ants"))
+    shards.check_tars(24)
+    tar = tmp_path / "copy" / "24" / "shard-000001.tar"
+    with tar.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(IntegrityError, match=r"24/shard-000001\.tar has 81,921 bytes and dataset\.json"):
+        shards.check_tars(24)
+    tar.unlink()
+    with pytest.raises(SourceMissing, match=r"24/shard-000001\.tar is needed and not there"):
+        shards.check_tars(24)
+    shards.check_tars(48)

@@ -148,6 +148,8 @@ def test_what_the_data_cannot_give_is_refused_at_once_and_by_name(built: Path) -
     shards = ShardSet.open(built)
     with pytest.raises(UsageError, match=r"of 4 classes is asked for and pets, .* has 3"):
         Fixed(shards, split="", way=4, shot=1, query=1)
+    with pytest.raises(UsageError, match=r"of 10{30} classes is asked for"):
+        Fixed(shards, split="", way=10**30, shot=1, query=1)
     with pytest.raises(UsageError, match=r"11 images of each class, and class 'owl' of pets.* has 10"):
         Fixed(shards, split="", way=3, shot=1, query=10)
     with pytest.raises(UsageError, match=r"no dataset of .* has the split 'train'; it has pets"):

@@ -8,7 +8,14 @@ from pipeline.errors import UsageError
 from pipeline.index import Dataset
 from pipeline.records import ClassRecord
 from pipeline.samplers.draw import EpisodeRules
-from pipeline.samplers.hierarchy import FlatChooser, GraphChooser, Hierarchy, SuperclassChooser, class_chooser
+from pipeline.samplers.hierarchy import (
+    FlatChooser,
+    GraphChooser,
+    Hierarchy,
+    SuperclassChooser,
+    _spanned_leaves,
+    class_chooser,
+)
 from pipeline.samplers.pool import Pool
 from tests.pipeline.samplers.synthetic import fake_dataset, official_dataset, split_classes
 
@@ -104,3 +111,7 @@ def test_a_graph_without_a_fitting_node_says_so() -> None:
     pool = Pool.of(official_dataset("ilsvrc_2012", cap=2), "test")
     with pytest.raises(UsageError, match="no node of its graph spans 100 to 99 "):
         class_chooser(pool, "auto", EpisodeRules(min_way=100, max_way=200, max_spanning_leaves=99))
+
+
+def test_a_child_that_is_no_node_of_the_graph_is_a_leaf() -> None:
+    assert _spanned_leaves({"n1": ("n2", "n3"), "n3": ("n4", "n1")}, "n1") == ["n2", "n4"]
