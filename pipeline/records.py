@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import isqrt
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.constants import BOX_FRAME, DEFAULT_ENCODINGS, DEFAULT_SIZES, JPEG_BEST, JPEG_QUALITY
+from pipeline.constants import (
+    BOX_FRAME,
+    DEFAULT_ENCODINGS,
+    DEFAULT_SIZES,
+    JPEG_BEST,
+    JPEG_QUALITY,
+    PIXEL_LIMIT,
+)
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.settings import setting, typed
 
 Split: TypeAlias = Literal["train", "validation", "test", ""]
 """The split of a class or a sample in its benchmark; "" where the source does not say."""
 
+FOREIGN_BYTE: Final = re.compile("[\udc80-\udcff]")  # how Python holds a byte of a name that is no UTF-8
 FULL_COLOUR: Final = ":444"
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 """In the order in which people expect them; the last one means "no split"."""
@@ -29,6 +38,18 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 Pixels: TypeAlias = "bytes | NDArray[np.uint8]"
 """The image of one item as a source gives it: encoded, or H x W (grey) or H x W x 3 pixels."""
+
+
+def printable_text(text: str) -> str:
+    r"""The text with what is no UTF-8 in it as escapes, so that it can be written to any file.
+
+    >>> printable_text("caf" + chr(0xDCE9) + ".png")
+    'caf\\xe9.png'
+    """
+    if text.isascii():
+        return text
+    escaped = FOREIGN_BYTE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Item(NamedTuple):
@@ -48,8 +69,9 @@ class Item(NamedTuple):
     """Bytes (frames for a video, rows for an array) before the image."""
     length: int = -1
     """Bytes of the image; -1 for all up to the end of the file."""
-    packing: Literal["plain", "zip"] = "plain"
-    """zip: `offset` is that of the member's local header, and its crc32 is checked."""
+    packing: Literal["plain", "whole", "zip"] = "plain"
+    """whole: a file that had `length` bytes when it was listed, and must still have them when it is read.
+    zip: `offset` is that of the member's local header, and its crc32 is checked."""
     crop: tuple[int, int, int, int] | None = None
     """Left, upper, right, lower in source pixels; applied after decoding."""
     invert: bool = False
@@ -86,6 +108,10 @@ class Rejected(NamedTuple):
     name: str
     reason: str
 
+    def printable(self) -> Rejected:
+        """The same, as it can be written to any file."""
+        return Rejected(printable_text(self.name), printable_text(self.reason))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassRecord:
@@ -98,6 +124,11 @@ class ClassRecord:
     """Omniglot: the alphabet. ORBIT: the user."""
     words: str = ""
     """A readable name where `name` is a code (WordNet ids)."""
+
+    def printable(self) -> ClassRecord:
+        """The same, as it can be written to any file."""
+        name, superclass, words = map(printable_text, (self.name, self.superclass, self.words))
+        return replace(self, name=name, superclass=superclass, words=words)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +227,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.sizes or len(set(self.sizes)) < len(self.sizes) or min(self.sizes) < 1:
             raise UsageError(f"sizes are different positive numbers of pixels, got {self.sizes}")
+        if max(self.sizes) ** 2 > PIXEL_LIMIT:
+            raise UsageError(f"a size is up to {isqrt(PIXEL_LIMIT):,} pixels, got {max(self.sizes):,}")
         if not self.encodings:
             chosen = (DEFAULT_ENCODINGS.get(size, f"jpeg:{JPEG_QUALITY}") for size in self.sizes)
             object.__setattr__(self, "encodings", tuple(map(Encoding.parse, chosen)))

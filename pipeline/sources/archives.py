@@ -1,46 +1,39 @@
 """Folders, tars and zips read the same way: a table of members, and where the bytes of each lie.
 
 Nothing is ever extracted. A tar or zip is listed once; a member is then read at its offset in the
-archive. A compressed tar has no offsets, so it is inflated, as one file, into the build's scratch
-folder. Unsafe members (links, devices, `..`, absolute paths) are reported and never read.
+archive. A compressed tar is inflated first (`inflation`). Unsafe members (links, devices, `..`, absolute
+paths) are reported and never read.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import os
-import shutil
 import stat
 import struct
-import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final, cast
+from pathlib import Path
+from typing import Final
 
-from pipeline.constants import READ_BLOCK
-from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from pipeline.errors import IntegrityError, SourceMissing
 from pipeline.records import Rejected, SourceFile
-from pipeline.sources.spans import DEFLATED, MEMBER_LIMIT, SCRATCH, STORED, FileSpan, SpanReader
+from pipeline.sources.folder_listing import walk_folder
+from pipeline.sources.inflation import plain_file
+from pipeline.sources.spans import (
+    DEFLATED,
+    LOCAL_HEADER,
+    MEMBER_LIMIT,
+    STORED,
+    FileSpan,
+    SpanReader,
+    span_file,
+)
+from pipeline.sources.tar_listing import NOT_FOLLOWED, tar_members, unsafe_reason
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-DECOMPRESSORS: Final = {GZIP_MAGIC: gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES: Final = (*TAR_SUFFIXES, ".zip")
-ARCHIVE_ERRORS: Final = (  # what the standard library raises on a damaged archive
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    ValueError,
-    NotImplementedError,
-)
+ARCHIVE_ERRORS: Final = (zipfile.BadZipFile, EOFError, struct.error, ValueError, NotImplementedError)
+"""What `zipfile` and `tar_members` raise for what is no archive."""
 LITTER: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory", "__macosx"})
 
 
@@ -84,29 +77,30 @@ class MemberTree:
 def open_tree(path: Path, root: Path | None = None, scratch: Path | None = None) -> MemberTree:
     """List a folder, tar, compressed tar or zip; spans are relative to `root`, by default `path`."""
     root = path if root is None else root
-    relative = "" if path == root else path.relative_to(root).as_posix()
+    relative = path.relative_to(root).as_posix()
     if path.is_dir():
-        members, rejected = _list_folder(path, relative)
+        inside = "" if path == root else relative
+        members, rejected = _without_rejected(walk_folder(path, inside))
         return MemberTree(root, scratch, members, rejected, (), str(path))
-    if not path.exists():
-        raise SourceMissing(f"{path} is needed and is not there")
+    if not path.is_file():
+        there = "is not a file or folder" if path.exists() else "is not there"
+        raise SourceMissing(f"{path} is needed and {there}")
     try:
         if zipfile.is_zipfile(path) or path.suffix == ".zip":
-            entries = list(zip_members(path, relative))
+            members, rejected = _without_rejected(zip_members(path, span_file(relative)))
         else:
-            plain, name = plain_file(path, relative, scratch)
+            plain, file = plain_file(path, span_file(relative), scratch)
             with plain.open("rb") as handle:
-                entries = list(tar_members(handle, name))
+                members, rejected = _without_rejected(tar_members(handle, file))
     except ARCHIVE_ERRORS as error:
         raise IntegrityError(f"{path} is not a whole archive ({error}); download it again") from error
-    members, rejected = _without_rejected(entries)
-    members, files = dict(sorted(members.items())), (source_file(path),)
-    return MemberTree(root, scratch, members, rejected, files, str(path))
+    return MemberTree(root, scratch, members, rejected, (source_file(path),), str(path))
 
 
 def _without_rejected(
-    entries: list[tuple[str, FileSpan | str]],
+    entries: Iterable[tuple[str, FileSpan | str]],
 ) -> tuple[dict[str, FileSpan], tuple[Rejected, ...]]:
+    """The members in sorted order, and those that are left out in the order of the listing."""
     members: dict[str, FileSpan] = {}
     rejected: list[Rejected] = []
     for name, span in entries:
@@ -116,110 +110,31 @@ def _without_rejected(
             rejected.append(Rejected(name, "a second member of this name"))
         else:
             members[name] = span
-    return members, tuple(rejected)
-
-
-def unsafe_reason(name: str) -> str:
-    """Why a member of this name is not read; "" if it may be."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or (len(name) > 1 and name[1] == ":"):
-        return "absolute path, not followed"
-    if ".." in path.parts:
-        return "path leaves the archive, not followed"
-    return ""
-
-
-def tar_members(handle: IO[bytes], file: str) -> Iterator[tuple[str, FileSpan | str]]:
-    """Yield name and span of each member of the tar that starts here, or why the member is left out.
-
-    Python's tarfile takes a damaged header for the end of the archive; here it is an error.
-    """
-    archive = tarfile.open(fileobj=handle, mode="r:")  # noqa: SIM115  (the caller owns the handle)
-    count, size = 0, os.fstat(handle.fileno()).st_size
-    while (member := archive.next()) is not None:
-        count += 1
-        archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every member; an archive may hold a million
-        name = member.name.removeprefix("./")
-        if member.isfile():
-            if member.offset_data + member.size > size:
-                raise IntegrityError(f"{file or handle.name} ends within {name}; download it again")
-            reason = unsafe_reason(name)
-            yield name, reason or FileSpan(file, member.offset_data, member.size)
-        elif not member.isdir():
-            yield name, "not a regular file (link or device), not followed"
-    handle.seek(archive.offset)
-    if handle.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise IntegrityError(
-            f"{file or handle.name} is damaged or cut off at byte {archive.offset:,}, after "
-            f"{count:,} members; download it again"
-        )
+    return dict(sorted(members.items())), tuple(rejected)
 
 
 def zip_members(path: Path, file: str) -> Iterator[tuple[str, FileSpan | str]]:
     """Yield name and span of each member of a zip, or why the member is left out."""
+    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.is_dir():
-                continue
-            reason = unsafe_reason(info.filename)
-            if info.flag_bits & 1:
-                reason = "encrypted"
-            elif info.compress_type not in (STORED, DEFLATED):
-                reason = f"zip compression method {info.compress_type} is not supported"
-            elif stat.S_ISLNK(info.external_attr >> 16):
-                reason = "not a regular file (link or device), not followed"
-            elif info.file_size > MEMBER_LIMIT:
-                reason = f"would inflate to {info.file_size:,} bytes (limit {MEMBER_LIMIT:,})"
-            span = FileSpan(file, info.header_offset, info.compress_size, "zip")
-            yield info.filename, reason or span
+        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
+    if sum(info.compress_size for info in members) > size:
+        raise ValueError("its members lie over each other")  # few bytes that inflate without end
+    for info in members:
+        span = FileSpan(file, info.header_offset, info.compress_size, "zip")
+        yield info.filename, _zip_reason(info, size) or span
 
 
-def _list_folder(path: Path, relative: str) -> tuple[dict[str, FileSpan], tuple[Rejected, ...]]:
-    members: dict[str, FileSpan] = {}
-    rejected: list[Rejected] = []
-
-    def unreadable(error: OSError) -> None:
-        rejected.append(Rejected(str(error.filename), f"folder cannot be listed: {error.strerror}"))
-
-    for folder, folders, files in os.walk(path, onerror=unreadable):
-        folders.sort()
-        here = Path(folder).relative_to(path).as_posix()
-        for name in sorted(files):
-            member = name if here == "." else f"{here}/{name}"
-            members[member] = FileSpan(f"{relative}/{member}" if relative else member)
-    return dict(sorted(members.items())), tuple(rejected)
-
-
-def plain_file(path: Path, relative: str, scratch: Path | None) -> tuple[Path, str]:
-    """The file itself or, if it is compressed, its inflated copy; and the `file` of its spans."""
-    with path.open("rb") as handle:
-        start = handle.read(6)
-    opener = next((o for magic, o in DECOMPRESSORS.items() if start.startswith(magic)), None)
-    if opener is None:
-        return path, relative
-    if scratch is None:
-        raise UsageError(f"{path} is compressed and there is no scratch folder to inflate it into")
-    return inflate_to_scratch(path, scratch, cast("Any", opener))
-
-
-def inflate_to_scratch(path: Path, scratch: Path, opener: Any = gzip.open) -> tuple[Path, str]:
-    """Decompress a file into the scratch folder, once; the copy appears when it is complete."""
-    target = scratch / f"{path.name}.inflated"
-    if not target.exists():
-        scratch.mkdir(parents=True, exist_ok=True)
-        partial = scratch / f"{path.name}.{os.getpid()}.partial"
-        try:
-            with opener(path, "rb") as source, partial.open("wb") as copy:
-                shutil.copyfileobj(source, copy, READ_BLOCK)
-                copy.flush()
-                os.fsync(copy.fileno())
-            partial.replace(target)
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-            raise IntegrityError(f"{path} is cut off or damaged ({error}); download it again") from error
-        except OSError as error:
-            if error.errno is None:  # bz2 reports damaged data this way
-                raise IntegrityError(f"{path} is damaged ({error}); download it again") from error
-            raise
-        finally:
-            partial.unlink(missing_ok=True)
-    return target, SCRATCH + target.name
+def _zip_reason(info: zipfile.ZipInfo, size: int) -> str:
+    """Why a member of a zip of this size is not read; "" if it may be."""
+    if info.flag_bits & 1:
+        return "encrypted"
+    if info.compress_type not in (STORED, DEFLATED):
+        return f"zip compression method {info.compress_type} is not supported"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return NOT_FOLLOWED
+    if info.file_size > MEMBER_LIMIT:
+        return f"would inflate to {info.file_size:,} bytes (limit {MEMBER_LIMIT:,})"
+    if not 0 <= info.header_offset <= size - LOCAL_HEADER.size - info.compress_size:
+        return "lies outside the archive; download it again"
+    return unsafe_reason(info.filename)

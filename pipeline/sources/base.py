@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import IntegrityError
 from pipeline.records import Item, Pixels, Rejected, Survey
-from pipeline.sources.spans import FATAL_ERRNO, SpanReader
+from pipeline.sources.spans import SpanReader, unreadable_reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,4 @@ def read_or_reject(item: Item, read: Callable[[Item], Pixels | Rejected]) -> Pix
     except IntegrityError as error:
         return Rejected(item.name, str(error))
     except OSError as error:
-        if error.errno in FATAL_ERRNO:
-            raise
-        return Rejected(item.name, f"cannot be read: {error.strerror}")
+        return Rejected(item.name, unreadable_reason(error))

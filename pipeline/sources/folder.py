@@ -11,8 +11,9 @@ from pipeline.errors import SourceMissing, UsageError
 from pipeline.records import SPLITS, ClassRecord, Item, Rejected, Split, Survey
 from pipeline.sources.archives import MemberTree, is_litter, open_tree
 from pipeline.sources.base import Source
-from pipeline.sources.spans import FileSpan
+from pipeline.sources.spans import FileSpan, read_list
 
+NO_FOLDER: Final = "."  # the folder of a path that names none
 NAMED_SPLITS: Final = SPLITS[:-1]
 SPLIT_SPELLINGS: Final[Mapping[str, Split]] = {
     "val": "validation",
@@ -23,7 +24,7 @@ SPLIT_SPELLINGS: Final[Mapping[str, Split]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(Source):
-    """The class of an image is the folder that it lies in.
+    """The class of an image is the folder that it lies in. Links to files and folders are followed.
 
     `split_by` says where the splits come from:
       ""           there are none
@@ -38,8 +39,8 @@ class FolderSource(Source):
         """List the images; the classes are the folders that hold files, in sorted order."""
         tree = open_tree(self.root, scratch=self.scratch)
         paths = [path for path in tree.members if not is_litter(path)]
-        loose = [path for path in paths if "/" not in path]
-        paths = [path for path in paths if "/" in path]
+        loose = [path for path in paths if _folder_of(path) == NO_FOLDER]
+        paths = [path for path in paths if _folder_of(path) != NO_FOLDER]
         if not paths:
             raise SourceMissing(
                 f"{self.root} should hold one folder of pictures for each class; it holds "
@@ -64,7 +65,7 @@ class FolderSource(Source):
             yield Rejected(path, "lies in no class's folder")
         ids = {folder: position for position, folder in enumerate(classes)}
         for path in paths:
-            folder = str(PurePosixPath(path).parent)
+            folder = _folder_of(path)
             span: FileSpan = tree.members[path]
             split = split_of.get(path, classes[folder].split)
             yield Item(path, ids[folder], split, *span)
@@ -76,10 +77,11 @@ class FolderSource(Source):
         file = Path(self.split_by)
         if not file.is_file():
             raise UsageError(f"--split-by takes 'folder' or a file; there is no file {self.split_by!r}")
-        names = set(paths) | {str(PurePosixPath(p).parent) for p in paths}
+        names = set(paths) | set(map(_folder_of, paths))
         names |= {PurePosixPath(p).parent.name for p in paths}
         splits: dict[str, Split] = {}
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        text = read_list(file).decode("utf-8", "surrogateescape")  # as names of files are held
+        for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
             name, _, split = line.strip().replace("\t", " ").rpartition(" ")
@@ -90,6 +92,11 @@ class FolderSource(Source):
                 raise UsageError(f"{file}:{number}: {problem}; a line is 'name split'")
             splits[name.strip()] = _parse_split(split)
         return splits
+
+
+def _folder_of(path: str) -> str:
+    """The folder that a file lies in, without doubled slashes and dots."""
+    return str(PurePosixPath(path).parent)
 
 
 def _parse_split(word: str) -> Split:
@@ -110,7 +117,7 @@ def _class_records(
 ) -> dict[str, ClassRecord]:
     """One record for each folder that holds images, by the path of the folder."""
     classes: dict[str, ClassRecord] = {}
-    for folder in sorted({str(PurePosixPath(path).parent) for path in paths}):
+    for folder in sorted(set(map(_folder_of, paths))):
         parts = PurePosixPath(folder).parts[prefix:]
         name, split = "/".join(parts), split_of.get(folder, split_of.get(parts[-1], ""))
         if by_folder:

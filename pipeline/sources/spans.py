@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import zlib
 from collections import OrderedDict
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from pipeline.constants import OPEN_FILES, PIXEL_LIMIT
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, errors_about
+from pipeline.foreign_files import READ_FLAGS, UnfitFileError, read_regular
 from pipeline.records import Item
 
 SCRATCH: Final = "@"  # marks a span whose file lies in the scratch folder
+HERE: Final = "./"  # before a file of the source whose name begins like that mark
 MEMBER_LIMIT: Final = 4 * PIXEL_LIMIT  # bytes; more than the largest image that we decode
 LOCAL_HEADER: Final = struct.Struct("<4sHHHHHLLLHH")  # of a zip member
 STORED, DEFLATED, HAS_DESCRIPTOR = (0, 8, 0x08)  # compression methods; flag: the checksum follows the data
@@ -28,7 +31,29 @@ class FileSpan(NamedTuple):
     file: str
     offset: int = 0
     length: int = -1
-    packing: Literal["plain", "zip"] = "plain"
+    packing: Literal["plain", "whole", "zip"] = "plain"
+
+
+def span_file(relative: str) -> str:
+    """The `file` of spans in a file of the source, from its path relative to the root ("." for the root)."""
+    if relative.startswith(SCRATCH):
+        return HERE + relative
+    return "" if relative == "." else relative
+
+
+def unreadable_reason(error: OSError) -> str:
+    """Why the system refuses a file or folder; raised again if the source itself has gone away."""
+    if error.errno in FATAL_ERRNO:
+        raise error
+    return f"cannot be read: {error.strerror}"
+
+
+def read_list(path: Path) -> bytes:
+    """The bytes of a list, label or annotation file beside the images."""
+    try:
+        return read_regular(path, MEMBER_LIMIT)
+    except UnfitFileError as error:
+        raise IntegrityError(f"{path} {error.strerror}") from None
 
 
 class SpanReader:
@@ -53,9 +78,19 @@ class SpanReader:
     def read_span(self, span: FileSpan) -> bytes:
         """Read the bytes of a span; a zip member is inflated and its checksum verified."""
         handle = self._handle(span.file)
+        with errors_about(self.path(span.file)):
+            return self._read_open(handle, span)
+
+    def _read_open(self, handle: int, span: FileSpan) -> bytes:
         if span.packing == "zip":
             return _zip_member(handle, span)
-        length = os.fstat(handle).st_size - span.offset if span.length < 0 else span.length
+        size = os.fstat(handle).st_size
+        if span.packing == "whole" and size != span.length:
+            raise UsageError(
+                f"{self.path(span.file)} has {size:,} bytes and had {span.length:,} when this build was planned; "
+                "bring the old files back, or delete the output folder and build again"
+            )
+        length = size - span.offset if span.length < 0 else span.length
         return _read_exactly(handle, span.offset, length)
 
     def _handle(self, file: str) -> int:
@@ -64,7 +99,10 @@ class SpanReader:
             return self._open[file]
         if len(self._open) >= OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
-        handle = os.open(self.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        handle = os.open(self.path(file), READ_FLAGS)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise IntegrityError("cannot be read: not a regular file (folder, pipe or device)")
         self._open[file] = handle
         return handle
 
@@ -78,12 +116,18 @@ class SpanReader:
 
 
 def _read_exactly(handle: int, offset: int, length: int) -> bytes:
-    data = os.pread(handle, length, offset)
-    while len(data) < length:
+    """All bytes of a span; no memory is asked for before the file is known to have them."""
+    if length > MEMBER_LIMIT:
+        raise IntegrityError(f"{length:,} bytes are more than the limit of {MEMBER_LIMIT:,}")
+    found = os.fstat(handle).st_size - offset
+    data = b""
+    while len(data) < length <= found:
         more = os.pread(handle, length - len(data), offset + len(data))
         if not more:
-            raise IntegrityError(f"{length:,} bytes expected at {offset:,}, found {len(data):,}")
+            found = len(data)  # the file has just been cut off
         data += more
+    if len(data) != length:
+        raise IntegrityError(f"{length:,} bytes expected at {offset:,}, found {max(found, 0):,}")
     return data
 
 

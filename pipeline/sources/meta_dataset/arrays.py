@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +17,21 @@ from numpy.typing import NDArray
 from pipeline.constants import OPEN_FILES
 from pipeline.errors import IntegrityError
 from pipeline.records import Item, Pixels, Rejected
-from pipeline.sources.archives import plain_file, source_file
+from pipeline.sources.archives import source_file
+from pipeline.sources.inflation import plain_file
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.parts import locate_part
 from pipeline.sources.meta_dataset.raw import ListedImage, RawListing, RawSource
-from pipeline.sources.spans import FileSpan
+from pipeline.sources.spans import FileSpan, read_list, span_file
 
 GREY_SIDE: Final = 28  # pixels
 GREY_PIXELS: Final = GREY_SIDE * GREY_SIDE
 WHITE_LEVEL: Final = 255
+ROWS_HEADER: Final = re.compile(
+    r"\{'descr': '\|([ub])1', 'fortran_order': False, 'shape': \((\d{1,10}(?:, \d{1,4}){1,2})\), \}\s*"
+)
+"""The header that NumPy writes for rows of bytes: their kind, and the sizes of the array."""
+BYTE_KINDS: Final = {"u": np.uint8, "b": np.bool_}
 BROWSER_PREFIX: Final = "full_numpy_bitmap_"  # of files saved from the bucket's web page
 
 
@@ -48,7 +55,7 @@ class QuickDrawSource(RawSource):
         return RawListing(images=images, where=str(folder), sizes=sizes, files=file_sizes)
 
     def _list_rows(self, name: str, path: Path, size: int) -> Iterator[ListedImage]:
-        file = path.relative_to(self.root).as_posix()
+        file = span_file(path.relative_to(self.root).as_posix())
         for row in evenly_spread(size, self.limit_per_class):
             yield ListedImage(f"{name}/{row}", FileSpan(file, row, 1))
 
@@ -66,16 +73,30 @@ class QuickDrawSource(RawSource):
 
 def _open_rows(path: Path) -> NDArray[Any]:
     """Map the array of a class; anything but rows of pixels is refused, above all pickled objects."""
+    if not path.is_file():
+        raise IntegrityError(f"{path} is not a file; download it from numpy_bitmap")
     try:
-        rows: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # refuses objects
-    except (ValueError, EOFError) as error:
+        start, text = _array_header(path)
+        match = ROWS_HEADER.fullmatch(text)
+        sides = [int(side) for side in match[2].split(",")] if match else []
+        if match is None or math.prod(sides[1:]) != GREY_PIXELS:
+            raise IntegrityError(
+                f"{path} should hold rows of {GREY_PIXELS} bytes and holds {text.strip():.120}; "
+                "download it from numpy_bitmap"
+            )
+        return np.memmap(path, BYTE_KINDS[match[1]], "r", start, tuple(sides))
+    except ValueError as error:
         raise IntegrityError(f"{path} is no array, or cut off ({error}); copy it again") from error
-    if rows.dtype not in (np.uint8, np.bool_) or math.prod(rows.shape[1:]) != GREY_PIXELS:
-        raise IntegrityError(
-            f"{path} should hold rows of {GREY_PIXELS} bytes and holds {rows.dtype} {rows.shape}; "
-            "download it from numpy_bitmap"
-        )
-    return rows
+
+
+def _array_header(path: Path) -> tuple[int, str]:
+    """Where the values of an .npy file start, and what its header says; NumPy would evaluate that."""
+    with path.open("rb") as file:
+        magic, length = file.read(8), int.from_bytes(file.read(2), "little")
+        header = file.read(length)
+    if magic != b"\x93NUMPY\x01\0" or len(header) < length:
+        raise ValueError("it does not start as one")
+    return len(magic) + 2 + length, header.decode("latin-1")
 
 
 def evenly_spread(count: int, limit: int | None) -> Sequence[int]:
@@ -117,7 +138,7 @@ class MnistSource(RawSource):
         return RawListing(images=images, where=str(images_path), files=files)
 
     def _plain_file(self, path: Path) -> tuple[Path, str]:
-        return plain_file(path, path.relative_to(self.root).as_posix(), self.scratch)
+        return plain_file(path, span_file(path.relative_to(self.root).as_posix()), self.scratch)
 
     def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
         """Yield the digits white on black."""
@@ -150,7 +171,7 @@ def _idx_images(plain: Path, path: Path) -> tuple[int, int]:
 def _idx_labels(plain: Path, path: Path) -> bytes:
     """The labels of an IDX file, one byte each."""
     header = struct.Struct(">2x2BI")
-    data = plain.read_bytes()
+    data = read_list(plain)
     start = header.unpack(data[: header.size]) if len(data) >= header.size else ()
     if start[:2] != (8, 1) or start[2] != len(data) - header.size:
         raise IntegrityError(f"{path} does not hold labels in IDX; download it again")

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError
 from pipeline.records import Rejected
 from pipeline.sources.archives import MemberTree
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.json_stream import list_entries
+from pipeline.sources.meta_dataset.matlab import MOST_EXACT
 from pipeline.sources.meta_dataset.parts import locate_part
 from pipeline.sources.meta_dataset.raw import ListedImage, RawListing, RawSource
 
 INSTANCES_FILE: Final = "instances_train2017.json"
+INSTANCES_LIMIT: Final = 1 << 32  # bytes; nine times the official list
 BOX_SCALE: Final = 1.2  # boxes are tight; Meta-Dataset keeps some of the surroundings
 ANNOTATION_COLUMNS: Final = 6  # of an annotation: image, its own id, left, upper, width, height
 
@@ -96,30 +99,35 @@ def _read_instances(file: Path) -> _CocoInstances:
         with _open_instances(file) as stream:
             for key, entry in list_entries(stream):
                 _add_entry(instances, key, cast("Mapping[str, Any]", entry))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise IntegrityError(
             f"{file}: an entry of {INSTANCES_FILE} is not as it should be ({error!r}); download it again"
         ) from error
-    except (IntegrityError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (IntegrityError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise IntegrityError(f"{file}: {INSTANCES_FILE} {error}; unpack or download it again") from error
     return instances
 
 
 def _add_entry(instances: _CocoInstances, key: str, entry: Mapping[str, Any]) -> None:
     if key == "images":
-        instances.images[entry["id"]] = (entry["file_name"], entry["width"], entry["height"])
+        sides = (int(entry["width"]), int(entry["height"]))
+        if not 0 < min(sides) <= max(sides) <= PIXEL_LIMIT:
+            raise ValueError(f"image {entry['id']} of {sides} pixels")
+        instances.images[int(entry["id"])] = (str(entry["file_name"]), *sides)
     elif key == "annotations":
         row = (entry["image_id"], entry["id"], *entry["bbox"])
-        if len(row) != ANNOTATION_COLUMNS:
+        if len(row) != ANNOTATION_COLUMNS or not all(abs(value) < MOST_EXACT for value in row):
             raise ValueError(f"annotation {entry['id']} has no box")
-        instances.boxes.setdefault(entry["category_id"], array("d")).extend(row)
+        instances.boxes.setdefault(int(entry["category_id"]), array("d")).extend(row)
     elif key == "categories":
-        instances.categories[entry["id"]] = entry["name"]
+        instances.categories[int(entry["id"])] = str(entry["name"])
 
 
 @contextmanager
 def _open_instances(file: Path) -> Iterator[IO[bytes]]:
     """Open the list as a stream; in a zip too, where it is too large to be read as a member."""
+    if not file.is_file():
+        raise IntegrityError("is not a file")
     if not zipfile.is_zipfile(file):
         with file.open("rb") as stream:
             yield stream
@@ -128,5 +136,7 @@ def _open_instances(file: Path) -> Iterator[IO[bytes]]:
         names = [name for name in archive.namelist() if Path(name).name == INSTANCES_FILE]
         if not names:
             raise IntegrityError(f"is not in it; it holds {len(archive.namelist())} other files")
+        if (size := archive.getinfo(names[0]).file_size) > INSTANCES_LIMIT:
+            raise IntegrityError(f"would inflate to {size:,} bytes (limit {INSTANCES_LIMIT:,})")
         with archive.open(names[0]) as stream:
             yield stream

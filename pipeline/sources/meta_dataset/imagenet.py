@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Final
 
 from pipeline.errors import IntegrityError
 from pipeline.records import Rejected
-from pipeline.sources.archives import is_litter, source_file, tar_members
+from pipeline.sources.archives import is_litter, source_file
+from pipeline.sources.folder_listing import list_folder
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.parts import locate_part, search_folders
 from pipeline.sources.meta_dataset.raw import ListedImage, RawListing, RawSource
-from pipeline.sources.spans import FileSpan
+from pipeline.sources.spans import FileSpan, read_list, span_file
+from pipeline.sources.tar_listing import tar_members
 from pipeline.sources.wordnet import split_graphs
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ImageNetSource(RawSource):
         root = self.root.parent if self.root.is_file() else self.root
         paths = [folder / name for folder in search_folders(root) for name in DUPLICATE_LISTS]
         lists = [path for path in paths if path.is_file()]
-        lines = [line for path in lists for line in path.read_text("utf-8").splitlines()]
+        lines = [line for path in lists for line in read_list(path).decode("utf-8", "replace").splitlines()]
         entries = (line.split("#")[0].strip() for line in lines)
         names = frozenset(entry.rpartition("/")[2] for entry in entries if entry)
         if names:
@@ -101,8 +102,8 @@ def _folder_classes(folder: Path, root: Path, skip: frozenset[str]) -> tuple[Ima
             continue
         if entry.is_dir():
             classes[entry.name] = _list_folder(entry, file, skip)
-        elif entry.suffix == ".tar":
-            span = FileSpan(file, 0, entry.stat().st_size)
+        elif entry.suffix == ".tar" and entry.is_file():
+            span = FileSpan(span_file(file), 0, entry.stat().st_size)
             classes.setdefault(entry.stem, _list_tar(entry, span, entry.stem, skip))
         else:
             strays.append(Rejected(entry.name, "lies in no class's folder"))
@@ -110,7 +111,7 @@ def _folder_classes(folder: Path, root: Path, skip: frozenset[str]) -> tuple[Ima
 
 
 def _tar_classes(path: Path, root: Path, skip: frozenset[str]) -> tuple[ImagesByClass, list[Rejected]]:
-    file = "" if path == root else path.relative_to(root).as_posix()
+    file = span_file(path.relative_to(root).as_posix())
     classes: ImagesByClass = {}
     strays: list[Rejected] = []
     for name, span in _tar_entries(path, FileSpan(file, 0, path.stat().st_size)):
@@ -130,8 +131,8 @@ def _tar_classes(path: Path, root: Path, skip: frozenset[str]) -> tuple[ImagesBy
 
 
 def _list_folder(folder: Path, file: str, skip: frozenset[str]) -> Iterator[ListedImage | Rejected]:
-    for name in sorted(entry.name for entry in folder.iterdir()):
-        yield from _listed_image(folder.name, name, FileSpan(f"{file}/{name}"), skip)
+    for entry, span in list_folder(folder, file):
+        yield from _listed_image(folder.name, entry.name, span, skip)
 
 
 def _list_tar(
@@ -158,16 +159,11 @@ def _listed_image(
 
 def _tar_entries(path: Path, tar: FileSpan) -> Iterator[tuple[str, FileSpan | str]]:
     """The members of a tar that lies at a span of a file, which may be a larger tar."""
-    end = tar.offset + tar.length
     try:
         with path.open("rb") as handle:
             handle.seek(tar.offset)
-            for name, span in tar_members(handle, tar.file):
-                # A tar that is cut off would run on into whatever follows it in the larger tar.
-                if isinstance(span, FileSpan) and span.offset + span.length > end:
-                    raise IntegrityError(f"{path} is damaged: {name} leaves the tar of its class")
-                yield name, span
-    except (tarfile.TarError, EOFError) as error:
+            yield from tar_members(handle, tar.file, tar.offset + tar.length)
+    except ValueError as error:
         raise IntegrityError(
             f"{path} is no tar at byte {tar.offset:,} ({error}); download it again"
         ) from error

@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError
 
 JSON_SPACE: Final = " \t\n\r"
+ENTRY_LIMIT: Final = 64 * READ_BLOCK  # characters of one entry; COCO's largest has some 100,000
 
 
 def list_entries(stream: IO[bytes]) -> Iterator[tuple[str, object]]:
@@ -73,7 +74,11 @@ class _JsonText:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
+            except RecursionError:
+                self._fail("an entry is nested too deeply")
             except json.JSONDecodeError as error:
+                if len(self._buffer) - self._position > ENTRY_LIMIT:
+                    self._fail(f"an entry has more than {ENTRY_LIMIT:,} characters")
                 if not self._read_more():
                     self._fail(error.msg)
                 continue
@@ -93,6 +98,6 @@ class _JsonText:
         self._ended = not block
         return not self._ended
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str) -> NoReturn:
         position = self._gone + self._position
         raise IntegrityError(f"is no JSON, or cut off: at character {position:,} {problem}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from pipeline.errors import IntegrityError
 from pipeline.records import Rejected
+from pipeline.settings import parse_json
 from pipeline.sources.archives import MemberTree
 from pipeline.sources.meta_dataset.downloads import DOWNLOADS
 from pipeline.sources.meta_dataset.matlab import read_numbers
 from pipeline.sources.meta_dataset.parts import locate_part
 from pipeline.sources.meta_dataset.raw import ListedImage, RawListing, RawSource, list_member
+from pipeline.sources.spans import read_list
 
 Crop = tuple[int, int, int, int]
 ImagesByName = dict[str, list[ListedImage | Rejected]]
@@ -80,7 +81,7 @@ class VggFlowerSource(RawSource):
         tree, path = self.open_part(images_part), locate_part(labels_part, self.root)
         assert path is not None  # `is_available` holds
         try:
-            labels = read_numbers(path.read_bytes(), "labels").tolist()
+            labels = read_numbers(read_list(path), "labels").tolist()
         except IntegrityError as error:
             raise IntegrityError(f"{path}: {error}: {labels_part}") from error
         name_of = {int(entry.record.name[:3]): entry.record.name for entry in self.classes()}
@@ -119,10 +120,10 @@ class FungiSource(RawSource):
 def _fungi_annotations(tree: MemberTree, path: str) -> list[tuple[str, int]]:
     """File and category of each annotated image."""
     try:
-        values = json.loads(tree.read(path))
+        values = parse_json(tree.read(path), path)
         files = {image["id"]: str(image["file_name"]) for image in values["images"]}
         return [(files[one["image_id"]], int(one["category_id"])) for one in values["annotations"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (IntegrityError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise IntegrityError(
             f"{tree.where}: {path} is not the list it should be ({error!r}); unpack or download it again"
         ) from error

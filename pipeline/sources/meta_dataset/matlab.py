@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from pipeline.errors import IntegrityError
 
 HEADER_BYTES: Final = 128
 ALIGNMENT: Final = 8
+INFLATED_LIMIT: Final = 1 << 26  # bytes; the labels of 8 million images
+MOST_EXACT: Final = 2.0**53  # above it a float leaves out whole numbers
 MATRIX_ELEMENT, COMPRESSED_ELEMENT = 14, 15
 NUMBERS: Final = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
 """The number types of the format, by their names in NumPy."""
@@ -27,15 +30,28 @@ def read_numbers(data: bytes, name: str) -> NDArray[np.int64]:
     try:
         for kind, body in _data_elements(data[HEADER_BYTES:], order):
             if kind == COMPRESSED_ELEMENT:
-                kind, body = next(_data_elements(zlib.decompress(body), order))  # noqa: PLW2901
+                kind, body = next(_data_elements(_inflated(body), order))  # noqa: PLW2901
             if kind == MATRIX_ELEMENT:
-                _, _, label, numbers = list(_data_elements(body, order))[:4]
+                _, _, label, numbers = islice(_data_elements(body, order), 4)
                 if label[1] == name.encode():
-                    values = np.frombuffer(numbers[1], order + NUMBERS[numbers[0]])
-                    return values.astype(np.int64)
+                    return _integers(np.frombuffer(numbers[1], order + NUMBERS[numbers[0]]))
     except (struct.error, zlib.error, KeyError, ValueError, StopIteration) as error:
         raise IntegrityError(f"the MATLAB file is damaged ({error}); download it again") from error
     raise IntegrityError(f"the MATLAB file has no matrix {name!r}")
+
+
+def _inflated(body: bytes) -> bytes:
+    stream = zlib.decompressobj()
+    data = stream.decompress(body, INFLATED_LIMIT)
+    if not stream.eof:
+        raise ValueError(f"an element is cut off, or inflates to more than {INFLATED_LIMIT:,} bytes")
+    return data
+
+
+def _integers(values: NDArray[Any]) -> NDArray[np.int64]:
+    if values.dtype.kind == "f" and not (np.abs(values) < MOST_EXACT).all():
+        raise ValueError("its numbers are no labels")
+    return values.astype(np.int64)
 
 
 def _data_elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:

@@ -7,19 +7,20 @@ height in frames of 1080 pixels) and the first flag. Both published spellings of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pipeline.constants import QUALITY_ISSUES
+from pipeline.constants import BOX_FRAME, QUALITY_ISSUES
 from pipeline.errors import IntegrityError
 from pipeline.records import Box
-from pipeline.sources.spans import FileSpan, SpanReader
+from pipeline.settings import parse_json
+from pipeline.sources.spans import FileSpan, SpanReader, read_list
 
 ANNOTATIONS_FOLDER: Final = "annotations"
 BOX_ENTRY: Final = "object_bounding_box"
+FARTHEST: Final = 1000 * BOX_FRAME  # pixels; no annotation is so wrong, and plans hold numbers of 32 bits
 BOX_SIDES: Final = ("x", "y", "w", "h")
 
 
@@ -45,7 +46,7 @@ class AnnotationFiles:
             if (level, video) in self.zipped:
                 data = self.reader.read_span(self.zipped[level, video])
             else:
-                data = (self.folder / ANNOTATIONS_FOLDER / level / f"{video}.json").read_bytes()
+                data = read_list(self.folder / ANNOTATIONS_FOLDER / level / f"{video}.json")
         except FileNotFoundError:
             return {}, []
         except (OSError, IntegrityError) as error:
@@ -56,8 +57,8 @@ class AnnotationFiles:
 def parse_annotations(data: bytes) -> tuple[dict[str, FrameAnnotation], list[str]]:
     """The readable annotations of one file, and at most one message about the others."""
     try:
-        frames = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        frames = parse_json(data, "the file")
+    except IntegrityError as error:
         return {}, [f"annotations are no JSON ({error}); its frames are kept without them"]
     if not isinstance(frames, dict):
         return {}, [f"annotations must be one object, found {type(frames).__name__}"]
@@ -74,7 +75,7 @@ def parse_annotations(data: bytes) -> tuple[dict[str, FrameAnnotation], list[str
 def parse_annotation(entry: object) -> FrameAnnotation:
     """Parse the dictionary of one frame. Raises TypeError or ValueError."""
     if not isinstance(entry, dict):
-        raise TypeError(f"an object is needed, found {entry!r}")
+        raise TypeError(f"an object is needed, found {entry!r:.60}")
     quality = tuple(_flag(name, entry.get(name)) for name in QUALITY_ISSUES)
     return FrameAnnotation(quality if max(quality) >= 0 else (), _box(entry.get(BOX_ENTRY)))
 
@@ -84,7 +85,7 @@ def _flag(name: str, value: object) -> int:
         return -1
     if value in (0, 1):
         return int(bool(value))
-    raise ValueError(f"{name} must be true, false or null, found {value!r}")
+    raise ValueError(f"{name} must be true, false or null, found {value!r:.60}")
 
 
 def _box(value: object) -> Box | None:
@@ -98,10 +99,12 @@ def _box(value: object) -> Box | None:
         sides = value
     numbers = [int(s) for s in sides if isinstance(s, (int, float)) and not isinstance(s, bool)]
     if len(numbers) != len(BOX_SIDES):
-        raise ValueError(f"{BOX_ENTRY} must be four numbers, found {value!r}")
+        raise ValueError(f"{BOX_ENTRY} must be four numbers, found {value!r:.60}")
     left, upper, width, height = numbers
     if not any(numbers):
         return None
     if width < 1 or height < 1:
-        raise ValueError(f"{BOX_ENTRY} is empty: {value!r}")
+        raise ValueError(f"{BOX_ENTRY} is empty: {value!r:.60}")
+    if max(map(abs, numbers)) > FARTHEST:
+        raise ValueError(f"{BOX_ENTRY} lies more than {FARTHEST:,} pixels away: {value!r:.60}")
     return left, upper, width, height

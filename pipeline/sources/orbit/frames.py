@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +9,10 @@ from typing import NamedTuple
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.records import Rejected
 from pipeline.sources.archives import is_litter
+from pipeline.sources.folder_listing import list_folder
 from pipeline.sources.orbit.layout import ListedVideo, frame_number
 from pipeline.sources.orbit.video import VideoProbe
-from pipeline.sources.spans import FileSpan
+from pipeline.sources.spans import FileSpan, span_file, unreadable_reason
 
 
 class ListedFrame(NamedTuple):
@@ -26,13 +26,13 @@ class ListedFrame(NamedTuple):
 def list_folder_frames(root: Path, video: ListedVideo) -> Iterator[ListedFrame | Rejected]:
     """List the frames that are files in a folder."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root / video.path))
+        entries = list(list_folder(root / video.path, video.path))
     except OSError as error:
-        yield Rejected(video.path, f"folder cannot be listed: {error.strerror}")
+        yield Rejected(video.path, f"the folder {unreadable_reason(error)}")
         return
     seen: set[int] = set()
-    for name in names:
-        path = f"{video.path}/{name}"
+    for entry, span in entries:
+        name, path = entry.name, f"{video.path}/{entry.name}"
         number = frame_number(name, video.key.video)
         if number is None or number in seen:
             if not is_litter(name):
@@ -40,7 +40,7 @@ def list_folder_frames(root: Path, video: ListedVideo) -> Iterator[ListedFrame |
                 yield Rejected(path, f"{why}: {video.key.video}-NNNNN.jpg is expected, once")
             continue
         seen.add(number)
-        yield ListedFrame(number, path, FileSpan(path))
+        yield Rejected(path, span) if isinstance(span, str) else ListedFrame(number, path, span)
     if not seen:
         yield Rejected(video.path, "holds no frames")
 
@@ -72,5 +72,6 @@ def list_video_frames(root: Path, video: ListedVideo, probe: VideoProbe) -> Iter
         return
     if facts.listed > facts.frames:
         yield Rejected(video.path, f"is cut off: {facts.frames:,} of its {facts.listed:,} frames are there")
+    file = span_file(video.path)
     for number in range(1, facts.frames + 1):
-        yield ListedFrame(number, f"{video.path}#{number:05d}", FileSpan(video.path, number - 1))
+        yield ListedFrame(number, f"{video.path}#{number:05d}", FileSpan(file, number - 1))

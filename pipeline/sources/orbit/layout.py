@@ -15,9 +15,10 @@ from typing import Final, NamedTuple
 
 from pipeline.records import Rejected, SourceFile
 from pipeline.sources.archives import is_litter, open_tree
+from pipeline.sources.folder_listing import entry_span, is_folder
 from pipeline.sources.orbit.annotations import ANNOTATIONS_FOLDER
 from pipeline.sources.orbit.video import VIDEO_SUFFIXES
-from pipeline.sources.spans import FileSpan
+from pipeline.sources.spans import FileSpan, unreadable_reason
 
 SPLIT_FOLDERS: Final = ("train", "validation", "test", "other")  # other: unfiltered dataset only
 ORBIT_KINDS: Final = ("clean", "clutter", "clutter-pan")
@@ -123,18 +124,18 @@ def _walk_videos(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[VideoKe
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        yield Rejected("/".join(parts), f"folder cannot be listed: {error.strerror}")
+        yield Rejected("/".join(parts), f"the folder {unreadable_reason(error)}")
         return
     for entry in entries:
         here, path = (*parts, entry.name), Path(entry.path)
         expected = here == (ANNOTATIONS_FOLDER,) or (not parts and path.suffix == ".zip")
         if expected or is_litter(entry.name):
             continue
-        raw = path.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()
+        raw = path.suffix.lower() in VIDEO_SUFFIXES and isinstance(entry_span(entry, entry.name), FileSpan)
         key = parse_video_path((*parts, path.stem) if raw else here)
-        if key and (raw or entry.is_dir()):
+        if key and (raw or is_folder(entry)):
             yield key, path
-        elif entry.is_dir() and _may_hold_videos(here):
+        elif is_folder(entry) and _may_hold_videos(here):
             yield from _walk_videos(path, here)
         else:
             yield Rejected("/".join(here), f"lies outside ORBIT's layout ({LAYOUT})")

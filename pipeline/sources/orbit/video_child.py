@@ -1,5 +1,7 @@
 """The process that decodes videos, separate so that a crash, a hang or a leak ends with it.
 
+It may allocate `PYAV_MEMORY`: an index can claim a hundred million frames in a few bytes.
+
 `video.py` starts this file, writes one JSON request per line to its stdin and reads messages (header
 and body) from its stdout. When stdin ends, the parent is gone and this process ends too.
 
@@ -41,6 +43,8 @@ PROBED: Final = b"P"  # the body is a JSON object
 FAILED: Final = b"E"  # the body says why the request failed
 NO_LIBRARY: Final = b"L"  # the body says which import failed
 DONE: Final = b"D"  # the body names the decoder
+PYAV_MEMORY: Final = 2 * 2**30  # bytes of address space; an 8K clip takes one, a lying index would take all
+DECORD_MEMORY: Final = 6 * 2**30  # the same; decord reserves four and uses at most one
 BATCH_BYTES: Final = 16 * 2**20  # decord copies a batch at a time
 
 Send = Callable[..., None]
@@ -71,6 +75,15 @@ class ContainerFacts(NamedTuple):
     pixels: str
     width: int
     height: int
+
+
+def limit_memory(limit: int) -> None:
+    """Let this process allocate no more than `limit` bytes, where the system has such a limit."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415  (not on Windows)
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def read_container(path: str) -> ContainerFacts:
@@ -147,6 +160,7 @@ def rotate_upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 def decode_by_decord(path: str, packets: ContainerFacts) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The same frames from decord while PyAV confirms each of them; raises UnfitVideo otherwise."""
+    limit_memory(DECORD_MEMORY)
     import decord  # noqa: PLC0415
 
     reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
@@ -206,6 +220,7 @@ def answer_request(request: VideoRequest, send: Send) -> None:
 
 def main() -> None:
     """Answer requests until stdin ends."""
+    limit_memory(PYAV_MEMORY)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when Ctrl-C ends us
     out = os.fdopen(os.dup(1), "wb")

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 import google_crc32c
 
 from pipeline.errors import IntegrityError
-from pipeline.sources.archives import GZIP_MAGIC
+from pipeline.sources.inflation import GZIP_MAGIC
 
 RECORD_HEADER: Final = struct.Struct("<QL")
 RECORD_FOOTER: Final = struct.Struct("<L")

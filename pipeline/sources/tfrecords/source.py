@@ -14,6 +14,7 @@ from pipeline.errors import IntegrityError, SourceMissing, first_few
 from pipeline.records import Item, Pixels, Rejected, Survey
 from pipeline.sources.archives import source_file
 from pipeline.sources.base import Source
+from pipeline.sources.spans import FileSpan, SpanReader
 from pipeline.sources.tfrecords.framing import RECORD_FOOTER, check_record, parse_example, read_records
 from pipeline.sources.tfrecords.spec import FILE_PATTERN, PICKLED_SPEC_FILE, SPEC_FILE, DatasetSpec, read_spec
 
@@ -78,7 +79,7 @@ def _check_folder_name(root: Path, name: str) -> None:
 
 
 def _check_files(root: Path, names: Sequence[str]) -> None:
-    present = {path.name for path in root.glob(FILE_PATTERN.format("*"))}
+    present = {path.name for path in root.glob(FILE_PATTERN.format("*")) if path.is_file()}
     expected = set(names) - {SPEC_FILE}
     if missing := [name for name in names[1:] if name not in present]:
         raise SourceMissing(
@@ -94,11 +95,10 @@ def _check_files(root: Path, names: Sequence[str]) -> None:
 
 def _check_label(path: Path, span: tuple[int, int], class_id: int) -> None:
     """Read one record of a file, so that a file of another class is found before anything is built."""
-    with path.open("rb") as file:
-        file.seek(span[0])
-        framed = file.read(span[1] + RECORD_FOOTER.size)
+    place = FileSpan(path.name, span[0], span[1] + RECORD_FOOTER.size)
     try:
-        data = check_record(framed, path.name)
+        with SpanReader(path.parent) as reader:
+            data = check_record(reader.read_span(place), path.name)
     except IntegrityError:
         return  # one damaged image, rejected when it is read
     try:

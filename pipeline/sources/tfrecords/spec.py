@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from pipeline.errors import IntegrityError, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, first_few, first_line
 from pipeline.records import ClassRecord, Split
+from pipeline.sources.spans import read_list
 
 SPEC_FILE: Final = "dataset_spec.json"
 PICKLED_SPEC_FILE: Final = "dataset_spec.pkl"
@@ -37,22 +39,25 @@ class DatasetSpec:
 def read_spec(path: Path) -> DatasetSpec:
     """Read a dataset_spec.json of any kind; its `path` entry is ignored."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_list(path).decode("utf-8"))
+        json.dumps(raw, ensure_ascii=False).encode()  # escapes in JSON can name what is no character
     except (FileNotFoundError, NotADirectoryError):
         _refuse_missing(path)
     except OSError as error:
         raise SourceMissing(f"{path} is needed and cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8
-        raise IntegrityError(f"{path} is not JSON ({error}); copy it again") from error
+        raise IntegrityError(f"{path} is not JSON ({first_line(error)}); copy it again") from error
     if not isinstance(raw, dict):
         raise IntegrityError(f"{path} should be a JSON object and is a {type(raw).__name__}")
     reader = _SpecEntries(path, raw)
     kind = reader.text("__class__")
     if kind not in SPEC_READERS:
-        raise IntegrityError(f"{path}: __class__ should be one of {', '.join(SPEC_READERS)}; it is {kind!r}")
+        raise IntegrityError(
+            f"{path}: __class__ should be one of {', '.join(SPEC_READERS)}; it is {kind!r:.60}"
+        )
     if (pattern := reader.text("file_pattern")) != FILE_PATTERN:
         raise IntegrityError(
-            f"{path}: file_pattern should be {FILE_PATTERN!r} and is {pattern!r}; records in several "
+            f"{path}: file_pattern should be {FILE_PATTERN!r} and is {pattern!r:.60}; records in several "
             "files for a class (pools) are not supported, convert them without pools"
         )
     return SPEC_READERS[kind](reader)
@@ -79,7 +84,7 @@ class _SpecEntries:
     raw: Mapping[str, object]
 
     def fail(self, problem: str) -> NoReturn:
-        raise IntegrityError(f"{self.path}: {problem}; is it as the converter wrote it?")
+        raise IntegrityError(f"{self.path}: {problem:.400}; is it as the converter wrote it?")
 
     def text(self, key: str) -> str:
         value = self.raw.get(key)
@@ -197,8 +202,12 @@ def _split_graph(spec: _SpecEntries, word: str) -> dict[str, _GraphNode]:
     if len(nodes) != len(entries):
         spec.fail(f"{word} lists a node twice")
     for name, node in nodes.items():
-        if outside := set(node.children) - nodes.keys():
-            spec.fail(f"children of {name} are not in {word}: {', '.join(sorted(outside))}")
+        if outside := sorted(set(node.children) - nodes.keys()):
+            spec.fail(f"children of {name} are not in {word}: {first_few(outside)}")
+    try:
+        TopologicalSorter({name: node.children for name, node in nodes.items()}).prepare()
+    except CycleError as error:
+        spec.fail(f"in {word} a node lies below itself: {first_few(error.args[1])}")
     return nodes
 
 

@@ -85,5 +85,11 @@ def _read_labels(roles: Roles, task: VtabTask, folder: PreparedFolder) -> Iterat
     for split in roles:
         for record in folder.read(split, range(folder.size(split))):
             example = parse_example(record.data)
-            name = bytes(example["file_name"][0]).decode()  # type: ignore[arg-type]
-            yield split, record.position, task.label(example), name
+            match example:
+                case {"file_name": [bytes(name)], "label": [int()]}:
+                    yield split, record.position, task.label(example), name.decode("utf-8", "replace")
+                case _:
+                    raise IntegrityError(
+                        f"{folder.path}: record {record.position} of {split} has no label and file name; prepare "
+                        "the dataset again"
+                    )

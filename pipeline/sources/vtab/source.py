@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import ClassRecord, Item, Pixels, Rejected, Survey
 from pipeline.sources.archives import source_file
 from pipeline.sources.base import Source, read_or_reject
-from pipeline.sources.spans import SCRATCH
+from pipeline.sources.spans import SCRATCH, span_file
 from pipeline.sources.tfrecords.framing import Buffer, feature_span, parse_example
 from pipeline.sources.vtab.files import (
     PREPARED_FOLDER,
@@ -76,11 +77,13 @@ class VtabSource(Source):
         if self.task.scale == 1:
             return encoded
         try:
-            with Image.open(io.BytesIO(encoded)) as image:
+            with Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
+                if image.width * image.height > PIXEL_LIMIT:
+                    return Rejected(item.name, f"has more than {PIXEL_LIMIT:,} pixels")
                 pixels: NDArray[np.uint8] = np.asarray(image.convert("L"))
                 scaled: NDArray[np.uint8] = pixels * np.uint8(self.task.scale)
                 return scaled
-        except (OSError, SyntaxError) as error:
+        except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for bad bytes
             return Rejected(item.name, f"cannot be decoded: {error}")
 
     def _folders(self) -> tuple[PreparedFolder, ...]:
@@ -134,7 +137,7 @@ def _label_or_reason(task: VtabTask, data: Buffer) -> int | str:
     """The class, or why there is none."""
     try:
         label = task.label(parse_example(data))
-    except (IntegrityError, KeyError, IndexError, ValueError) as error:
+    except (IntegrityError, KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
         return f"has no label ({type(error).__name__}: {error})"
     if 0 <= label < task.classes:
         return label
@@ -156,5 +159,6 @@ def _file_prefix(path: Path, root: Path, scratch: Path | None) -> str:
     for base, mark in ((root, ""), (scratch, SCRATCH)):
         if base is not None and path.is_relative_to(base):
             relative = path.relative_to(base).as_posix()
-            return mark + (f"{relative}/" if relative != "." else "")
+            relative = relative if mark else span_file(relative)
+            return mark + (f"{relative}/" if relative not in (".", "") else "")
     return f"{path.as_posix()}/"

@@ -7,7 +7,6 @@ or TFRecord files. Records keep the order on disk, to which the slices of TFDS r
 
 from __future__ import annotations
 
-import json
 import mmap
 from bisect import bisect_left
 from collections import OrderedDict
@@ -20,12 +19,14 @@ from typing import Any, Final, NamedTuple
 from pipeline.constants import OPEN_FILES
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import Item
-from pipeline.sources.spans import FileSpan, SpanReader
+from pipeline.settings import read_json, typed
+from pipeline.sources.spans import FileSpan, SpanReader, read_list
 from pipeline.sources.tfrecords.framing import RECORD_FOOTER, Buffer, check_record, read_records
 
 INFO_FILE: Final = "dataset_info.json"
 ARRAY_RECORD, TFRECORD = "array_record", "tfrecord"
 SHARD_TEMPLATE: Final = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+RECORD_COUNT_LIMIT: Final = 50_000_000  # of a split; more than any image dataset of TFDS
 ARRAY_RECORD_BATCH: Final = 32  # records that array_record inflates at once; images may have megabytes
 
 
@@ -65,7 +66,7 @@ class PreparedFolder:
     def class_names(self, feature: str = "label") -> tuple[str, ...]:
         """The names of the classes, by class number; () if TFDS has only numbers."""
         file = self.path / f"{feature}.labels.txt"
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
+        return tuple(read_list(file).decode("utf-8", "replace").splitlines()) if file.is_file() else ()
 
     def read(self, split: str, indices: Sequence[int]) -> Iterator[ExampleRecord]:
         """Yield the records of the given, ascending indices."""
@@ -107,12 +108,12 @@ def find_prepared(
 def open_prepared(path: Path) -> PreparedFolder:
     """Read the description of one prepared version."""
     try:
-        info = json.loads((path / INFO_FILE).read_text(encoding="utf-8"))
+        info = typed(read_json(path / INFO_FILE), dict[str, Any], INFO_FILE)
         builder, version = str(info["name"]), str(info["version"])
         config = str(info.get("configName", ""))
         file_format = str(info.get("fileFormat", TFRECORD))
         splits = {str(s["name"]): _record_files(s, builder, file_format) for s in info["splits"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (IntegrityError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise IntegrityError(
             f"{path / INFO_FILE} is not what TFDS 4 writes ({type(error).__name__}: {error}); "
             "prepare the dataset again"
@@ -126,6 +127,8 @@ def open_prepared(path: Path) -> PreparedFolder:
 
 def _record_files(split: Mapping[str, Any], builder: str, file_format: str) -> tuple[RecordFile, ...]:
     lengths = [int(length) for length in split["shardLengths"]]
+    if min(lengths, default=0) < 0 or sum(lengths) > RECORD_COUNT_LIMIT:
+        raise ValueError(f"{sum(lengths):,} records in a split (limit {RECORD_COUNT_LIMIT:,})")
     name = str(split.get("filepathTemplate", SHARD_TEMPLATE))
     name = name.replace("{DATASET}", builder).replace("{SPLIT}", split["name"])
     name = name.replace("{FILEFORMAT}", file_format)

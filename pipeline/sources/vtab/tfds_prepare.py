@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 from unittest import mock
 
 from pipeline.errors import IntegrityError, OutOfSpace, PipelineError, SourceMissing, UsageError
+from pipeline.sources.inflation import hold_lock
 
 TFDS_MODULES: Final = ("tensorflow_datasets", "tensorflow", "importlib_resources", "h5py", "scipy", "cv2")
 LOG_LINES: Final = 12  # shown of a failed process: the end of the traceback and the exception
@@ -98,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO)
     try:
         for builder in given.builders:
-            with _lock_builder(given.out / f".{builder.replace('/', '-')}.lock"):
+            given.out.mkdir(parents=True, exist_ok=True)
+            with hold_lock(given.out / f".{builder.replace('/', '-')}.lock", f"{builder} to be prepared"):
                 _run_builder(builder, given.raw, given.out, given.format, check=not given.ignore_checksums)
     except PipelineError as error:
         log.error("%s", error)  # noqa: TRY400  (a message for users; its cause is clear)
@@ -109,17 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.exception("the disk is full")
         return OutOfSpace.exit_code
     return 0
-
-
-@contextmanager
-def _lock_builder(lock: Path) -> Iterator[None]:
-    """Hold a lock: of several jobs with one source, the first prepares it and the others wait."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    import fcntl  # noqa: PLC0415  (Windows has none, and no TFDS with array_record either)
-
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _run_builder(name: str, raw: Path, out: Path, file_format: str, *, check: bool) -> None:

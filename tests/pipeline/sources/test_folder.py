@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -90,6 +91,24 @@ def test_odd_names_are_kept_as_they_are(tmp_path: Path) -> None:
     classes, items, _ = listed(FolderSource(root=tmp_path / "set"))
     assert [name for name, _ in classes] == sorted(["with space", "ünïcode 猫", "dots.in.name", long])
     assert all(isinstance(found, bytes) for found in FolderSource(root=tmp_path / "set").pictures(items))
+
+
+def test_a_split_file_may_name_what_is_no_utf_8(tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    fill_class_folders(tmp_path / "set", {latin: 1, "dog": 1})
+    (tmp_path / "splits.txt").write_bytes(b"caf\xe9 train\ndog test\n")
+    classes, _, _ = listed(FolderSource(root=tmp_path / "set", split_by=str(tmp_path / "splits.txt")))
+    assert classes == [(latin, "train"), ("dog", "test")]
+
+
+@pytest.mark.parametrize("name", ["x/.", "./x", "././x", "x//"])
+def test_a_member_whose_name_only_looks_like_a_path_lies_in_no_class(name: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for member in (name, "cat/1.jpg"):
+            archive.addfile(tarfile.TarInfo(member))
+    classes, items, rejected = listed(FolderSource(root=tmp_path / "a.tar"))
+    assert (classes, len(items)) == ([("cat", "")], 1)
+    assert [entry.reason for entry in rejected] == ["lies in no class's folder"]
 
 
 def test_loose_files_are_reported_and_litter_is_not(photos: Path) -> None:

@@ -129,7 +129,7 @@ def test_an_inner_tar_without_its_end_does_not_run_on_into_the_next(packed: Path
     damaged.write_bytes(content.ljust(-(-len(content) // 512) * 512, b"\0"))
     layouts.pack(inner, layouts.names_in(inner), root / ARCHIVE)
     assert len(open_tree(root / ARCHIVE).members) == 1000
-    with pytest.raises(IntegrityError, match=r"n01484850\.tar leaves the tar of its class"):
+    with pytest.raises(IntegrityError, match=r"damaged or cut off at byte .*, after 1 members"):
         items_of(root)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,15 @@ import pytest
 from pipeline.constants import READ_BLOCK
 from pipeline.errors import IntegrityError
 from pipeline.records import Item, Rejected
-from pipeline.sources.meta_dataset import META_DATASETS
+from pipeline.sources.meta_dataset import META_DATASETS, json_stream
 from pipeline.sources.meta_dataset.coco import INSTANCES_FILE, widen_box
 from pipeline.sources.meta_dataset.json_stream import list_entries
 from pipeline.sources.meta_dataset.matlab import read_numbers
 from tests.pipeline.sources.meta_dataset import layouts
+
+PACKED = zlib.compress(bytes(70 << 20))
+BOMB = struct.pack("<II", 15, len(PACKED)) + PACKED
+"""A compressed element of a MATLAB file: 70 KB that inflate to 70 MB."""
 
 
 def coco(root: Path) -> list[Item | Rejected]:
@@ -78,10 +84,43 @@ def test_an_annotation_of_a_missing_image_or_without_area_is_rejected(tmp_path: 
     assert any("no area in 20 x 16 pixels" in entry.reason for entry in rejected)
 
 
-@pytest.mark.parametrize("box", [None, [1, 2, 3], "abcd", [1, 2, "x", 4]])
+@pytest.mark.parametrize(
+    "box",
+    [None, [1, 2, 3], "abcd", [1, 2, "x", 4], [1, 2, 10**400, 4], [1, 2, 1e308, 4], [1, float("nan"), 3, 4]],
+)
 def test_an_annotation_without_a_box_is_an_error(tmp_path: Path, box: object) -> None:
     with pytest.raises(IntegrityError, match=r"annotations.*instances_train2017\.json"):
         coco(edited(tmp_path, bbox=box))
+
+
+@pytest.mark.parametrize("width", [0, -1, 10**12, 1e400, "wide", None])
+def test_an_image_of_impossible_sides_is_an_error(tmp_path: Path, width: object) -> None:
+    layouts.mscoco(tmp_path)
+    about = json.loads((tmp_path / "annotations" / INSTANCES_FILE).read_bytes())
+    about["images"][0]["width"] = width
+    (tmp_path / "annotations" / INSTANCES_FILE).write_text(json.dumps(about))
+    with pytest.raises(IntegrityError, match=r"annotations.*instances_train2017\.json"):
+        coco(tmp_path)
+
+
+def test_an_entry_has_a_limit_of_depth_and_of_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}"
+    with pytest.raises(IntegrityError, match="nested too deeply"):
+        list(list_entries(io.BytesIO(deep)))
+    monkeypatch.setattr(json_stream, "ENTRY_LIMIT", READ_BLOCK)
+    long = b'{"images": ["' + b"a" * 4 * READ_BLOCK + b'"]}'
+    with pytest.raises(IntegrityError, match="an entry has more than 1,048,576 characters"):
+        list(list_entries(io.BytesIO(long)))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"images": [], "annotations": [], "x": ' + "[" * 100 + "]" * 100 + "}"]
+)
+def test_a_list_of_fungi_that_is_nested_deeply_is_an_error(text: str, tmp_path: Path) -> None:
+    layouts.fungi(tmp_path)
+    (tmp_path / "val.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"val\.json is not the list it should be"):
+        META_DATASETS["fungi"](root=tmp_path).survey()
 
 
 @pytest.mark.parametrize("cut", [0.01, 0.3, 0.6, 0.99])
@@ -144,8 +183,22 @@ def test_labels_of_any_number_are_read(count: int, *, compressed: bool) -> None:
         (layouts.matlab([1, 2, 3], name=b"setid"), "no matrix 'labels'"),
         (layouts.matlab([1] * 50)[:-9], "damaged"),
         (layouts.matlab([1] * 50, compressed=False)[:-9], "damaged"),
+        (
+            layouts.matlab([3], compressed=False, name=b"setid") + BOMB,
+            "inflates to more than 67,108,864 bytes",
+        ),
     ],
 )
 def test_labels_that_cannot_be_read_are_an_error(data: bytes, problem: str) -> None:
     with pytest.raises(IntegrityError, match=problem):
+        read_numbers(data, "labels")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_labels_that_are_no_whole_numbers_are_an_error(value: float) -> None:
+    scalar = layouts.matlab([1, 2, 3, 4, 5, 6, 7, 8], compressed=False)
+    kind, size = struct.pack("<II", 2, 8), 8
+    assert scalar.endswith(kind + bytes(range(1, 9)))
+    data = scalar[: -len(kind) - size] + struct.pack("<IId", 9, 8, value)
+    with pytest.raises(IntegrityError, match="its numbers are no labels"):
         read_numbers(data, "labels")

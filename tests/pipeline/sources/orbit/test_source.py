@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import pickle
 import shutil
 import zipfile
@@ -245,6 +246,9 @@ def test_options_thin_and_cap_the_frames_of_each_video(tmp_path: Path) -> None:
         (b'{"a.jpg": {"object_bounding_box": {"x": 1, "y": 2, "w": true, "h": 3}}}', "four"),
         (b'{"a.jpg": {"object_bounding_box": [1, 2, 0, 3]}}', "empty"),
         (b'{"a.jpg": {"object_bounding_box": [1, 2, NaN, 3]}}', "NaN"),
+        (b'{"a.jpg": {"object_bounding_box": [1, 2, 1e300, 3]}}', "pixels away"),
+        (b'{"a.jpg": {"object_bounding_box": [-1e12, 2, 3, 3]}}', "pixels away"),
+        (b'{"a.jpg": {"object_bounding_box": [' + b"1," * 9999 + b"1]}}", "four numbers"),
     ],
 )
 def test_bad_annotations_are_named_and_their_frames_kept(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -255,8 +259,29 @@ def test_bad_annotations_are_named_and_their_frames_kept(tmp_path: Path, content
     assert len(items) == 8 * 3 * 4
     assert [one.name for one in rejected] == [f"{video}.json"]
     assert reason in rejected[0].reason
+    assert len(rejected[0].reason) < 300
     assert {item.quality for item in items if item.group == video} == {()}
     assert all(item.quality for item in items if item.group != video)
+
+
+def test_pipes_and_links_to_nothing_among_frames_and_annotations_are_named(tmp_path: Path) -> None:
+    root = make_orbit(tmp_path)
+    video = video_name("P100", "bag", "clean", 0)
+    folder = next(root.rglob(f"{video}/"))
+    frame = folder / f"{video}-09998.jpg"
+    os.mkfifo(frame)
+    frame.with_name(f"{video}-09999.jpg").symlink_to("gone.jpg")
+    (folder.parent / "around").symlink_to("around")
+    (root / "annotations/train" / f"{video}.json").unlink()
+    os.mkfifo(root / "annotations/train" / f"{video}.json")
+    items, rejected = read(OrbitSource(root=root))
+    assert len(items) == 8 * 3 * 4
+    assert sorted(entry.name.rpartition("/")[2] for entry in rejected) == [
+        f"{video}-09998.jpg",
+        f"{video}-09999.jpg",
+        f"{video}.json",
+        "around",
+    ]
 
 
 def test_one_bad_annotation_spares_the_others() -> None:

@@ -27,6 +27,7 @@ from pipeline.sources.orbit.video import (
     decode_frames,
     require_decoders,
 )
+from pipeline.sources.orbit.video_child import PYAV_MEMORY
 from tests.pipeline.sources.orbit.clips import cut_start, damage, read_number, turn_clip, write_clip
 
 REAL = os.environ.get("REAL_DATA")
@@ -332,6 +333,15 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UsageError, match=r"pip install -e '\.\[video\]'"):
         next(decode_frames(tmp_path / "a.mp4", [1]))
+
+
+def test_a_decoder_may_allocate_a_limited_amount_of_memory(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4")
+    with closing(VideoProbe(timeout=20)) as counter:
+        counter.read_facts(clip)
+        limits = Path(f"/proc/{counter._process.pid}/limits").read_text()  # type: ignore[union-attr]
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max address space"))
+    assert int(line.split()[3]) == PYAV_MEMORY
 
 
 def test_the_decoder_does_not_hold_the_whole_clip(tmp_path: Path) -> None:

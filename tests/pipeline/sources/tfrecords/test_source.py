@@ -377,6 +377,28 @@ def test_missing_files_are_named(dtd: MetaRecordsSource) -> None:
         dtd.survey()
 
 
+def test_a_pipe_in_place_of_records_is_missing_and_not_waited_for(dtd: MetaRecordsSource) -> None:
+    (dtd.root / "1.tfrecords").unlink()
+    os.mkfifo(dtd.root / "1.tfrecords")
+    with pytest.raises(SourceMissing, match=r"lacks 1\.tfrecords;"):
+        dtd.survey()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"name": "\\ud800"}'])
+def test_a_spec_that_is_nested_deeply_or_names_no_characters_is_an_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset_spec.json").write_text(text)
+    with pytest.raises(IntegrityError, match="is not JSON"):
+        read_spec(tmp_path / "dataset_spec.json")
+
+
+def test_a_graph_in_which_a_node_lies_below_itself_is_an_error(tmp_path: Path) -> None:
+    spec = hierarchical()
+    spec["split_subgraphs"]["TRAIN"] += [node("n4", "a", "n5"), node("n5", "b", "n4")]
+    (tmp_path / "dataset_spec.json").write_text(json.dumps(spec))
+    with pytest.raises(IntegrityError, match="in TRAIN a node lies below itself: n"):
+        read_spec(tmp_path / "dataset_spec.json")
+
+
 def test_of_many_missing_files_the_first_are_named(tmp_path: Path) -> None:
     (tmp_path / "dtd").mkdir()
     spec = {**flat(), "classes_per_split": {"TRAIN": 50, "VALID": 0, "TEST": 0}}

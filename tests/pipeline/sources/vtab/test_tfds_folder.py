@@ -84,7 +84,16 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path, file_format: str) ->
         list(prepared.read("train", [4]))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x", "version": "1", "splits": [{}]}'])
+ENDLESS = '{"name": "x", "version": "1", "splits": [{"name": "train", "shardLengths": ["%s"]}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "\xff", "[" * 100_000, '{"name": "x", "version": "1", "splits": [{}]}'),
+        *(ENDLESS % 10**12, ENDLESS % -1),
+    ],
+)
 def test_a_damaged_description_is_an_error(tmp_path: Path, text: str) -> None:
     folder = write_prepared(tmp_path, {"train": SHARDS})
     (folder / INFO_FILE).write_text(text)
