@@ -33,7 +33,7 @@ from pipeline.build.plan import make_plan
 from pipeline.command import command_parser, run_command
 from pipeline.errors import SourceMissing, UsageError
 from pipeline.index import is_dataset
-from pipeline.records import Recipe
+from pipeline.records import Recipe, Rejected
 from pipeline.sources.base import Source
 from pipeline.sources.catalogue import ENTRIES, FAMILIES, describe_needed_files, find_member, open_source
 from pipeline.sources.meta_dataset import IMAGENET_V1, IMAGENET_V2
@@ -143,6 +143,7 @@ def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
             "splits": dict(report.manifest.splits) if report.manifest else None,
             "bytes": report.manifest.bytes if report.manifest else None,
             "quarantined": [entry._asdict() for entry in report.rejected],
+            "damaged": [entry._asdict() for entry in report.damaged],
             "out": str(report.out),
             "plan": report.plan.hash,
         }
@@ -153,13 +154,16 @@ def _print_reports(reports: Sequence[Report], *, as_json: bool) -> None:
     for report in reports:
         if report.manifest is None:
             log.info("%s: this task's shards are built, other tasks have more", report.plan.dataset)
-        if report.rejected:
-            log.warning(
-                "%s: %s bad pictures were left out: %s; all are listed in dataset.json",
-                report.plan.dataset,
-                f"{len(report.rejected):,}",
-                describe_rejected(report.rejected),
-            )
+        _warn_of_images(report.plan.dataset, report.rejected, "bad pictures were left out")
+        _warn_of_images(
+            report.plan.dataset, report.damaged, "pictures were built with gaps, from damaged files"
+        )
+
+
+def _warn_of_images(dataset: str, images: Sequence[Rejected], what: str) -> None:
+    if images:
+        count, first = f"{len(images):,}", describe_rejected(images)
+        log.warning("%s: %s %s: %s; all are listed in dataset.json", dataset, count, what, first)
 
 
 def _print_rows(

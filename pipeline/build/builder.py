@@ -6,7 +6,6 @@ nothing when all is done, and refuses an output folder that holds something else
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 from collections.abc import Sequence
@@ -15,20 +14,19 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.build.engines import array_part, run_local
-from pipeline.build.finalize import all_rejected, finalize
+from pipeline.build.finalize import finalize, problems_so_far
 from pipeline.build.jobs import ShardJob, is_done
-from pipeline.build.plan import BuildPlan, make_plan, read_plan_header, write_plan
+from pipeline.build.plan import BuildPlan, changed_files, make_plan, read_plan_header, write_plan
 from pipeline.command import ProgressBar
 from pipeline.constants import BYTES_PER_PIXEL
-from pipeline.errors import IntegrityError, OutOfSpace, UsageError, first_few
+from pipeline.errors import FORBIDDEN, IntegrityError, UsageError, first_few, full_disk_is
 from pipeline.index import DatasetManifest, is_dataset
-from pipeline.layout import DatasetLayout, remove_leftovers
+from pipeline.layout import DatasetLayout, make_folder, remove_leftovers
 from pipeline.process import usable_cores
 from pipeline.records import Recipe, Rejected
 from pipeline.settings import setting
 from pipeline.sources.base import Source
 
-NO_SPACE_ERRNO: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 CONCURRENT_BUILDERS: Final = 8  # builders of the same set at the same time
 log = logging.getLogger(__name__)
 
@@ -66,6 +64,8 @@ class Report:
     built: int
     """Shards built by this call."""
     rejected: tuple[Rejected, ...]
+    damaged: tuple[Rejected, ...]
+    """Images that were built although their files are damaged."""
 
 
 def build_shards(
@@ -74,15 +74,11 @@ def build_shards(
     """Build `source` into the folder `out`, or continue a build that stopped there."""
     recipe, run, layout = recipe or Recipe(), run or Run(), DatasetLayout(Path(out))
     source = replace(source, scratch=layout.scratch, limit_per_class=recipe.limit_per_class)
-    try:
+    with full_disk_is(
+        f"no space left for {layout.root}; finished shards are kept, free some space and run the same command "
+        "again"
+    ):
         return _build_beside_others(source, layout, recipe, run)
-    except OSError as error:
-        if error.errno not in NO_SPACE_ERRNO:
-            raise
-        raise OutOfSpace(
-            f"no space left for {layout.root} ({error.strerror}); finished shards are kept, free some "
-            "space and run the same command again"
-        ) from error
 
 
 def _build_beside_others(source: Source, layout: DatasetLayout, recipe: Recipe, run: Run) -> Report:
@@ -113,8 +109,13 @@ def _build(source: Source, layout: DatasetLayout, recipe: Recipe, run: Run) -> R
 def _report(
     layout: DatasetLayout, plan: BuildPlan, manifest: DatasetManifest | None, *, built: int
 ) -> Report:
-    rejected = all_rejected(plan, layout) if manifest is None else manifest.quarantined
-    return Report(out=layout.root, plan=plan, manifest=manifest, built=built, rejected=rejected)
+    if manifest is None:
+        rejected, damaged = problems_so_far(plan, layout)
+    else:
+        rejected, damaged = manifest.quarantined, manifest.damaged
+    return Report(
+        out=layout.root, plan=plan, manifest=manifest, built=built, rejected=rejected, damaged=damaged
+    )
 
 
 def _check_output_folder(layout: DatasetLayout) -> None:
@@ -133,10 +134,13 @@ def _check_output_folder(layout: DatasetLayout) -> None:
 def _prepare_output_folder(layout: DatasetLayout) -> None:
     """Create the output folder and remove what killed processes left in it."""
     try:
-        layout.work.mkdir(parents=True, exist_ok=True)
+        for folder in (layout.root, layout.work):
+            make_folder(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {layout.root} is not a folder") from error
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
         raise UsageError(f"--out {layout.root} cannot be written: {error.strerror}") from error
     remove_leftovers(layout.root)
 
@@ -149,6 +153,7 @@ def _read_finished(layout: DatasetLayout, plan: BuildPlan) -> DatasetManifest | 
     manifest = DatasetManifest.read(layout.manifest)
     if manifest.plan_hash != plan.hash:
         _refuse_other_plan(layout, manifest.recipe, plan)
+    _refuse_changed_files(layout, plan)
     return manifest
 
 
@@ -159,6 +164,15 @@ def _store_plan(layout: DatasetLayout, plan: BuildPlan) -> None:
     header = read_plan_header(layout.plan)
     if header.hash != plan.hash:
         _refuse_other_plan(layout, header.recipe, plan)
+    _refuse_changed_files(layout, plan)
+
+
+def _refuse_changed_files(layout: DatasetLayout, plan: BuildPlan) -> None:
+    if changed := changed_files(plan, layout.plan):
+        raise UsageError(
+            f"{len(changed):,} files of the source have other sizes than when {layout.root} was planned: "
+            f"{first_few(changed)}; bring the old files back, name another --out, or delete that folder first"
+        )
 
 
 def _refuse_other_plan(layout: DatasetLayout, built: Recipe, plan: BuildPlan) -> None:
@@ -196,23 +210,24 @@ def _run_jobs(job: ShardJob, plan: BuildPlan, run: Run) -> int:
     missing = [shard for shard in part if not is_done(job, shard)]
     total = sum(len(plan.rows(shard)) for shard in part)
     ready = total - sum(len(plan.rows(shard)) for shard in missing)
-    rejected = len(plan.rejected)
-    _check_strict(plan, job, run, rejected)
+    bad = len(plan.rejected)
+    _check_strict(plan, job, run, bad)
     with ProgressBar(plan.dataset, total, quiet=run.quiet) as progress:
         progress.advance(ready)
         for result in run_local(job, missing, run.workers or usable_cores()):
-            rejected += result.rejected
-            progress.advance(len(plan.rows(result.shard)), f"{rejected} bad" if rejected else "")
-            _check_strict(plan, job, run, rejected)
+            bad += result.bad
+            progress.advance(len(plan.rows(result.shard)), f"{bad} bad" if bad else "")
+            _check_strict(plan, job, run, bad)
     return len(missing)
 
 
-def _check_strict(plan: BuildPlan, job: ShardJob, run: Run, rejected: int) -> None:
-    if run.strict and rejected:
-        first = describe_rejected(all_rejected(plan, DatasetLayout(job.out)))
+def _check_strict(plan: BuildPlan, job: ShardJob, run: Run, bad: int) -> None:
+    if run.strict and bad:
+        rejected, damaged = problems_so_far(plan, DatasetLayout(job.out))
+        first = describe_rejected((*rejected, *damaged))
         raise IntegrityError(
-            f"--strict: {rejected} pictures of {plan.dataset} cannot be built: {first}; mend or remove "
-            "them, or build without --strict, which leaves them out and lists them"
+            f"--strict: {bad} pictures of {plan.dataset} cannot be built or are damaged: {first}; mend or remove "
+            "them, or build without --strict, which lists them, and leaves out what cannot be decoded"
         )
 
 

@@ -12,18 +12,15 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from typing import Final
+from multiprocessing.connection import Connection, wait
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined] # public, not in typeshed
+from typing import Any
 
 from pipeline.build.jobs import ShardJob, ShardResult, build_shard
 from pipeline.errors import RunInterrupted
 from pipeline.process import note_stop_signals
-
-JOBS_PER_WORKER: Final = 2  # running or queued: enough that no worker idles, few to cancel
 
 
 def run_local(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[ShardResult]:
@@ -31,39 +28,95 @@ def run_local(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Sh
     if workers <= 1 or len(shards) <= 1:
         yield from (build_shard(job, shard) for shard in shards)
         return
-    context = multiprocessing.get_context("spawn")  # forks of threaded libraries can hang
-    alive, stop = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        min(workers, len(shards)), mp_context=context, initializer=_start_worker, initargs=(alive,)
-    )
+    processes: list[WorkerProcess] = []
+    alive, stop = multiprocessing.Pipe(duplex=False)
     try:
-        yield from _run_in_pool(pool, job, shards, workers)
-    except BrokenProcessPool as error:
+        with _stop_signals_held_back():
+            processes.extend(WorkerProcess(job, alive) for _ in range(min(workers, len(shards))))
+        alive.close()
+        yield from _share_shards(processes, shards)
+    finally:
+        stop.close()
+        for process in processes:
+            process.join()
+
+
+def _share_shards(processes: Sequence[WorkerProcess], shards: Sequence[int]) -> Iterator[ShardResult]:
+    """Give each process a shard, and another one for each result."""
+    waiting = iter(shards)
+    busy: dict[Any, WorkerProcess] = {}
+    for process, shard in zip(processes, waiting, strict=False):
+        process.begin(shard)
+        busy[process.connection] = process
+    while busy:
+        for connection in wait(list(busy)):
+            process = busy[connection]
+            result = process.result()
+            if (following := next(waiting, None)) is None:
+                del busy[connection]
+            else:
+                process.begin(following)
+            yield result
+
+
+class WorkerProcess:
+    """A process that builds shards, one at a time.
+
+    Pipes alone connect it: the locks of multiprocessing's queues have names in /dev/shm, which stay there
+    when all processes of a build are killed at once.
+    """
+
+    def __init__(self, job: ShardJob, alive: Connection) -> None:
+        """Start the process; it ends when the other end of `alive` is closed."""
+        context = multiprocessing.get_context("spawn")  # forks of threaded libraries can hang
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_build_shards, args=(job, theirs, alive))
+        self._process.start()
+        theirs.close()  # the process has the other one: it ends, and so does the connection
+
+    def begin(self, shard: int) -> None:
+        """Give the process its next shard."""
+        with _worker_death():
+            self.connection.send(shard)
+
+    def result(self) -> ShardResult:
+        """The result of its shard, or the error."""
+        with _worker_death():
+            result: ShardResult | Exception = self.connection.recv()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def join(self) -> None:
+        """Wait until the process has ended."""
+        self._process.join()
+        self._process.close()
+        self.connection.close()
+
+
+@contextmanager
+def _worker_death() -> Iterator[None]:
+    """Say what it means that the connection to a worker ended."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
         raise RunInterrupted(
             "a worker process died (killed for memory, or crashed in a decoder); finished shards are "
             "kept, run the same command again, with fewer --workers if memory was short"
         ) from error
-    finally:
-        stop.close()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_in_pool(
-    pool: ProcessPoolExecutor, job: ShardJob, shards: Sequence[int], workers: int
-) -> Iterator[ShardResult]:
-    waiting = iter(shards)
-    running: set[Future[ShardResult]] = set()
-    while True:
-        for shard in waiting:
-            with _stop_signals_held_back():  # a submit may start a worker
-                running.add(pool.submit(build_shard, job, shard))
-            if len(running) >= workers * JOBS_PER_WORKER:
-                break
-        if not running:
-            return
-        finished, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            yield future.result()
+def _build_shards(job: ShardJob, shards: Connection, alive: Connection) -> None:
+    """Build each shard whose number arrives, and send its result or error back."""
+    _follow_main_process(alive)
+    with suppress(EOFError, ConnectionError):  # the main process has ended
+        while True:
+            shard = shards.recv()
+            try:
+                result: object = build_shard(job, shard)
+            except Exception as error:  # noqa: BLE001 - the main process raises it
+                result = ExceptionWithTraceback(error, error.__traceback__)
+            shards.send(result)
 
 
 @contextmanager
@@ -90,7 +143,7 @@ def array_part(shards: Sequence[int], task: int, tasks: int) -> list[int]:
     return [shard for shard in shards if shard % tasks == task]
 
 
-def _start_worker(alive: Connection) -> None:
+def _follow_main_process(alive: Connection) -> None:
     """Leave Ctrl-C to the main process, and exit at once when it stops or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -75,6 +75,7 @@ def derive_files(plan: BuildPlan, commits: Sequence[CommitRecord]) -> DatasetFil
         shards=shards,
         sources=plan.files,
         quarantined=rejected,
+        damaged=tuple(entry for commit in commits for entry in commit.damaged),
         versions=_distinct_versions(commits),
         index_sha256=hashlib.sha256(index_bytes).hexdigest(),
     )
@@ -145,8 +146,9 @@ def wids_text(name: str, files: Sequence[ShardFile]) -> bytes:
     return (json.dumps(about, indent=1) + "\n").encode()
 
 
-def all_rejected(plan: BuildPlan, layout: DatasetLayout) -> tuple[Rejected, ...]:
-    """The images that the plan and the finished shards have rejected so far."""
-    records = (layout.commit(shard) for shard in range(plan.shards))
-    later = (read_commit(path).rejected for path in records if path.exists())
-    return (*plan.rejected, *(entry for entries in later for entry in entries))
+def problems_so_far(plan: BuildPlan, layout: DatasetLayout) -> tuple[tuple[Rejected, ...], ...]:
+    """The images that the plan and the finished shards have rejected so far, and the damaged ones they built."""
+    paths = (layout.commit(shard) for shard in range(plan.shards))
+    commits = [read_commit(path) for path in paths if path.exists()]
+    rejected = (*plan.rejected, *(entry for commit in commits for entry in commit.rejected))
+    return rejected, tuple(entry for commit in commits for entry in commit.damaged)

@@ -107,7 +107,7 @@ def add_run_flags(group: _ArgumentGroup) -> None:
     group.add_argument(
         "--strict",
         action="store_true",
-        help="a bad image ends the build instead of being left out and listed",
+        help="a bad image ends the build instead of being listed and, if it cannot be decoded, left out",
     )
     group.add_argument("--quiet", action="store_true", help="no progress")
 

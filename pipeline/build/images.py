@@ -1,38 +1,80 @@
 """Turn one item into an encoded image of each size: decoded once, upright RGB, read back.
 
-Pillow decodes and resizes (pillow-simd, where it is installed, about eight times faster);
-simplejpeg re-reads every JPEG that is written.
+`image_files` reduces the file to what its pixels need. simplejpeg decodes JPEGs, strictly, and re-reads those
+that are written; Pillow decodes the other formats and the JPEGs that are damaged or rare, and resizes
+(pillow-simd, where it is installed, about eight times faster).
+
+All limits are of work and memory that the file itself asks for, and none is of time, so that a loaded machine
+builds the same shards as an idle one. A worker stays below 1 GB.
 """
 
 from __future__ import annotations
 
 import io
-from typing import Final
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import numpy as np
 import PIL
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
+from pipeline.build.image_files import ReducedImage, reduce_image
+from pipeline.build.orientation import turn_upright
 from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError
 from pipeline.layout import npy_header
 from pipeline.records import Encoding, Item, Pixels, Recipe, ResizeMethod
 
-IMAGE_FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
-"""Recognised by content, never by name. No format for which Pillow runs another program."""
 RESAMPLING_FILTERS: Final = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-DECODE_ERRORS: Final = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError)
+DECODE_ERRORS: Final = (
+    *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError),
+    *(OverflowError, struct.error, zlib.error),
+)
 """The errors of Pillow's readers on damaged files; its UnidentifiedImageError is an OSError."""
-UPRIGHT: Final = 1  # EXIF orientation
+SIDE_LIMIT: Final = 65_535  # pixels, as in a JPEG; resizing a longer side takes gigabytes
+WEBP_PIXEL_LIMIT: Final = PIXEL_LIMIT // 2  # libwebp holds an image four times
+SCAN_PIXEL_LIMIT: Final = 16 * PIXEL_LIMIT  # of all scans of a JPEG: some ten seconds; cameras write 10 scans
+SLOW_PIXEL_LIMIT: Final = 4 * 2**20  # of images that Pillow decodes in Python: some seconds
+SLOW_BYTE_LIMIT: Final = 64 * 2**20  # the same in numbers that are written out
+SLOW_DECODERS: Final = ("bmp_rle", "ppm", "ppm_plain")
+COMMENT_LIMIT: Final = 1000  # in a text of pixels: each one is cut out of a copy
+BAND_PIXELS: Final = 1 << 20  # converted at a time, so that a conversion takes a few MB beside the image
 SMALLEST_SCALE: Final = 1  # pixels; libjpeg then scales by 1/8: reads all bits, transforms few
+PRINT_COLOURS: Final = "CMYK"
+JPEG_COLOURS: Final = {
+    "Gray": "GRAY",
+    "YCbCr": "RGB",
+    "RGB": "RGB",
+    "CMYK": PRINT_COLOURS,
+    "YCCK": PRINT_COLOURS,
+}
+"""What simplejpeg decodes each of its colour spaces to."""
+JPEG_DAMAGE: Final = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS")
+"""How libjpeg's warnings begin that are about data."""
 
 Image.MAX_IMAGE_PIXELS = None  # the lower PIXEL_LIMIT is checked below, before decoding
+
+
+class DecodedImage(NamedTuple):
+    """An image of any mode as its file holds it, and what is wrong with it although it can be seen."""
+
+    image: Image.Image
+    damage: str = ""
+
+
+class EncodedImage(NamedTuple):
+    """The encoded image of each size, and what is wrong with the source although it could be decoded."""
+
+    sizes: list[bytes]
+    damage: str
 
 
 def library_versions() -> dict[str, str]:
@@ -45,18 +87,20 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def encode_sizes(pixels: Pixels, item: Item, recipe: Recipe) -> list[bytes]:
+def encode_sizes(pixels: Pixels, item: Item, recipe: Recipe) -> EncodedImage:
     """The encoded image of each size. Raises IntegrityError with the reason if there can be none."""
-    image = clean_image(pixels, item)
-    return [
+    decoded = decode_image(pixels)
+    image = clean_image(decoded.image, item)
+    sizes = [
         encode_image(resize_to_square(image, size, recipe.resizing), encoding)
         for size, encoding in zip(recipe.sizes, recipe.encodings, strict=True)
     ]
+    return EncodedImage(sizes, decoded.damage)
 
 
-def clean_image(pixels: Pixels, item: Item) -> Image.Image:
+def clean_image(pixels: Pixels | Image.Image, item: Item) -> Image.Image:
     """The item's image as upright RGB, cropped and inverted as the item says."""
-    image = _decode(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels)
+    image = pixels if isinstance(pixels, Image.Image) else decode_image(pixels).image
     if item.crop is not None:
         image = _crop(image, item.crop)
     image = convert_to_rgb(image)
@@ -64,27 +108,84 @@ def clean_image(pixels: Pixels, item: Item) -> Image.Image:
     return ImageOps.invert(image) if item.invert else image
 
 
-def _decode(data: bytes) -> Image.Image:
-    if not data:
+def decode_image(pixels: Pixels) -> DecodedImage:
+    """Decode an image file, or take pixels as they are; upright. Raises IntegrityError with the reason."""
+    if not isinstance(pixels, bytes):
+        return DecodedImage(_take_pixels(pixels))
+    if not pixels:
         raise IntegrityError("the file is empty")
+    reduced = reduce_image(pixels)
+    if reduced.size is not None:
+        _check_size(*reduced.size, reduced.format, reduced.scans)
+    image, damage = _decode_jpeg(reduced) if reduced.format == "JPEG" else (_decode_by_pillow(reduced), "")
+    return DecodedImage(turn_upright(image, reduced.orientation), damage)
+
+
+def _take_pixels(pixels: NDArray[np.uint8]) -> Image.Image:
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-        if image.width * image.height > PIXEL_LIMIT:
-            raise IntegrityError(
-                f"{image.width} x {image.height} pixels are more than the limit of {PIXEL_LIMIT:,}"
-            )
+        image = Image.fromarray(pixels)
+    except DECODE_ERRORS as error:
+        raise IntegrityError(f"an array of {pixels.shape} is no picture") from error
+    _check_size(*image.size)
+    return image
+
+
+def _check_size(width: int, height: int, kind: str = "", scans: int = 1) -> None:
+    """Raise IntegrityError for an image whose decoding would take too much memory or work."""
+    limit = WEBP_PIXEL_LIMIT if kind == "WEBP" else PIXEL_LIMIT
+    if not 1 <= width * height <= limit:
+        raise IntegrityError(f"{width} x {height} pixels are more than the limit of {limit:,}, or none")
+    if max(width, height) > SIDE_LIMIT:
+        raise IntegrityError(f"{width} x {height} pixels have a side of more than {SIDE_LIMIT:,}")
+    if width * height * scans > SCAN_PIXEL_LIMIT:
+        raise IntegrityError(
+            f"{scans:,} scans of {width} x {height} pixels are more than the limit of {SCAN_PIXEL_LIMIT:,} "
+            "for all together"
+        )
+
+
+def _decode_jpeg(reduced: ReducedImage) -> DecodedImage:
+    """Decode strictly; what is damaged or rare is left to Pillow, which fills gaps with grey."""
+    damage = ""
+    try:
+        colours = JPEG_COLOURS[simplejpeg.decode_jpeg_header(reduced.data)[2]]
+        pixels = simplejpeg.decode_jpeg(reduced.data, colours)
+        if colours != PRINT_COLOURS:  # Pillow rounds these otherwise when they become RGB
+            return DecodedImage(Image.fromarray(pixels[..., 0] if colours == "GRAY" else pixels))
+    except (ValueError, KeyError) as error:
+        damage = str(error) if str(error).startswith(JPEG_DAMAGE) else ""
+    return DecodedImage(_decode_by_pillow(reduced), damage)
+
+
+def _decode_by_pillow(reduced: ReducedImage) -> Image.Image:
+    if reduced.format == "WEBP" and not features.check("webp"):
+        raise IntegrityError(
+            "a WebP image, and this Pillow was built without WebP (set-up says what to install)"
+        )
+    try:
+        image: Image.Image = Image.open(io.BytesIO(reduced.data), formats=(reduced.format,))
+        _check_size(*image.size, reduced.format)
+        _check_slow_decoder(image, reduced.data)
         image.load()
     except UnidentifiedImageError:
-        if data[8:12] == b"WEBP" and not features.check("webp"):
-            raise IntegrityError(
-                "a WebP image, and this Pillow was built without WebP (set-up says what to install)"
-            ) from None
-        raise IntegrityError(f"not a picture (it starts with {data[:8]!r})") from None
+        raise IntegrityError(f"cannot be decoded: not a readable {reduced.format} picture") from None
     except DECODE_ERRORS as error:
         raise IntegrityError(f"cannot be decoded: {error}") from error
-    if image.getexif().get(0x0112, UPRIGHT) != UPRIGHT:
-        image = ImageOps.exif_transpose(image)
     return image
+
+
+def _check_slow_decoder(image: Image.Image, data: bytes) -> None:
+    """Raise IntegrityError for a large image that Pillow would decode in Python."""
+    decoder = image.tile[0][0] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+    if decoder not in SLOW_DECODERS:
+        return
+    if image.width * image.height > SLOW_PIXEL_LIMIT or len(data) > SLOW_BYTE_LIMIT:
+        raise IntegrityError(
+            f"{image.width} x {image.height} pixels in {len(data):,} bytes of a slow form of {image.format}; "
+            f"of that {SLOW_PIXEL_LIMIT:,} pixels are read at most: save it as PNG"
+        )
+    if data.count(b"#") > COMMENT_LIMIT:
+        raise IntegrityError(f"more than {COMMENT_LIMIT:,} comments between pixels")
 
 
 def _crop(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:
@@ -97,22 +198,49 @@ def _crop(image: Image.Image, crop: tuple[int, int, int, int]) -> Image.Image:
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
     """Eight bits and three channels from any mode; transparent parts become white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return _convert_in_bands(image, _grey_converter(image))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        return _convert_in_bands(image, _lay_on_white)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """16-bit and float greys scaled to eight bits, where Pillow's own conversion would clip them."""
-    wide = values.astype(np.float64)
-    top = np.iinfo(np.uint16).max if values.dtype.kind in "iu" else max(float(wide.max()), 1.0)
-    return np.clip(np.rint(wide * (255 / top)), 0, 255).astype(np.uint8)
+def _convert_in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Convert some rows at a time: steps between hold a band and not the image."""
+    rows = max(1, BAND_PIXELS // image.width)
+    if rows >= image.height:
+        return convert(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        result.paste(convert(image.crop((0, top, image.width, bottom))), (0, top))
+    return result
+
+
+def _lay_on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _grey_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """16-bit and float greys are scaled to eight bits, where Pillow's own conversion would clip them."""
+    top: float = np.iinfo(np.uint16).max
+    if image.mode == "F":
+        brightest = image.getextrema()[1]
+        assert isinstance(brightest, float)
+        top = max(1.0, brightest)
+
+    def convert(band: Image.Image) -> Image.Image:
+        return Image.fromarray(_eight_bits(np.asarray(band), top)).convert("RGB")
+
+    return convert
+
+
+def _eight_bits(values: NDArray[np.generic], top: float) -> NDArray[np.uint8]:
+    with np.errstate(invalid="ignore"):  # numpy warns of some NaNs, which become black
+        wide = np.clip(np.nan_to_num(values.astype(np.float64)), 0, top)
+    return np.rint(wide * (255 / top)).astype(np.uint8)
 
 
 def resize_to_square(image: Image.Image, size: int, how: ResizeMethod) -> Image.Image:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -20,7 +20,7 @@ from pipeline.build.images import encode_sizes, library_versions
 from pipeline.build.plan import PARQUET_OPTIONS, PlannedShard, read_about, read_shard
 from pipeline.build.writer import MemberLocation, ShardWriter
 from pipeline.constants import QUALITY_ISSUES
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, errors_about
 from pipeline.layout import DatasetLayout, atomic_file, key_text
 from pipeline.records import Box, Item, Recipe, Rejected, ShardFile, rescale_box
 from pipeline.settings import typed
@@ -46,7 +46,8 @@ class ShardResult:
 
     shard: int
     samples: int
-    rejected: int
+    bad: int
+    """Images that were left out, and damaged ones that were not."""
     bytes: int
 
 
@@ -57,20 +58,37 @@ class CommitRecord:
     plan_hash: str
     files: Mapping[int, ShardFile]
     rejected: tuple[Rejected, ...]
+    damaged: tuple[Rejected, ...]
+    """Images that were built although their files are damaged, and how."""
     versions: Mapping[str, str]
     locations: pa.Table
     """key, and offset_S, length_S, crc32_S of the image at each size S."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProblems:
+    """What was found wrong with images while a shard was built."""
+
+    rejected: list[Rejected] = field(default_factory=list)
+    damaged: list[Rejected] = field(default_factory=list)
+    """Built all the same: their files could be decoded, with gaps."""
+
+    def described(self) -> dict[str, object]:
+        """The problems for the commit record, which says nothing of damage where there is none."""
+        rejected = [entry.printable() for entry in self.rejected]
+        damaged = [entry.printable() for entry in self.damaged]
+        return {"rejected": rejected, **({"damaged": damaged} if damaged else {})}
 
 
 def build_shard(job: ShardJob, shard: int) -> ShardResult:
     """Read, decode, resize, encode, write and commit one shard."""
     layout = DatasetLayout(job.out)
     planned = read_shard(layout.plan, shard)
-    rejected: list[Rejected] = []
+    problems = ImageProblems()
     rows: list[SampleRow] = []
     with ExitStack() as stack:
         writers = [stack.enter_context(ShardWriter(layout.tar(size, shard))) for size in job.recipe.sizes]
-        for key, item, encoded in _encode_items(job, planned, rejected):
+        for key, item, encoded in _encode_items(job, planned, problems):
             texts = _json_members(item, planned.class_names[item.class_id], job.recipe)
             locations = [
                 writer.add(key_text(key), _members(item, data, encoding.extension, text), encoding.extension)
@@ -87,33 +105,38 @@ def build_shard(job: ShardJob, shard: int) -> ShardResult:
             for size, file in zip(job.recipe.sizes, files, strict=True)
             if file is not None
         },
-        "rejected": rejected,
+        **problems.described(),
         "versions": library_versions() | job.source.libraries(planned.items),
     }
     _write_commit(layout.commit(shard), rows, job.recipe, about)
     total = sum(file.bytes for file in files if file is not None)
-    return ShardResult(shard=shard, samples=len(rows), rejected=len(rejected), bytes=total)
+    bad = len(problems.rejected) + len(problems.damaged)
+    return ShardResult(shard=shard, samples=len(rows), bad=bad, bytes=total)
 
 
 def _encode_items(
-    job: ShardJob, planned: PlannedShard, rejected: list[Rejected]
+    job: ShardJob, planned: PlannedShard, problems: ImageProblems
 ) -> Iterator[tuple[int, Item, list[bytes]]]:
-    """Each image that can be built: its key, item and encoded bytes; the others go to `rejected`."""
+    """Each image that can be built: its key, item and encoded bytes; the others go to `problems`."""
     images = job.source.pictures(planned.items)
     for key, item, pixels in zip(
         range(planned.first_key, planned.first_key + len(planned.items)), planned.items, images, strict=True
     ):
         if isinstance(pixels, Rejected):
-            rejected.append(pixels)
+            problems.rejected.append(pixels)
             continue
         try:
-            yield key, item, encode_sizes(pixels, item, job.recipe)
+            encoded = encode_sizes(pixels, item, job.recipe)
         except IntegrityError as error:
-            rejected.append(Rejected(item.name, str(error)))
+            problems.rejected.append(Rejected(item.name, str(error)))
         except BaseException as error:
             if hasattr(error, "add_note"):  # from Python 3.11 on
                 error.add_note(f"while building {item.name}")
             raise
+        else:
+            if encoded.damage:
+                problems.damaged.append(Rejected(item.name, encoded.damage))
+            yield key, item, encoded.sizes
 
 
 def _members(item: Item, data: bytes, extension: str, text: bytes) -> list[tuple[str, bytes]]:
@@ -168,12 +191,14 @@ def is_done(job: ShardJob, shard: int) -> bool:
 
 def read_commit(path: Path) -> CommitRecord:
     """Read a shard's commit record. Raises IntegrityError that names a wrong field."""
-    table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
+    with errors_about(path):
+        table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
     about = read_about(table.schema, path)
     return CommitRecord(
         plan_hash=typed(about.get("plan"), str, f"{path}, plan"),
         files=typed(about.get("files"), dict[int, ShardFile], f"{path}, files"),
         rejected=typed(about.get("rejected"), tuple[Rejected, ...], f"{path}, rejected"),
+        damaged=typed(about.get("damaged", []), tuple[Rejected, ...], f"{path}, damaged"),
         versions=typed(about.get("versions"), dict[str, str], f"{path}, versions"),
         locations=table.replace_schema_metadata(None),
     )

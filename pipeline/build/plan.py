@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,36 +20,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.build.plan_columns import PLAN_SCHEMA, item_columns, items_from
 from pipeline.constants import FEWEST_SAMPLES, FEWEST_SHARDS, SHARD_FORMAT, SHARD_SAMPLES
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, errors_about
 from pipeline.layout import atomic_file
-from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey
+from pipeline.records import ClassRecord, Item, Recipe, Rejected, SourceFile, Survey, printable_text
 from pipeline.settings import parse_json, typed
 
 PARQUET_OPTIONS: Final[dict[str, Any]] = {"compression": "zstd", "write_page_checksum": True}
 """The options of every parquet file that a build writes."""
 ROWS_PER_BATCH: Final = 65_536  # items that become columns at a time
-TEXT_TYPE: Final = pa.dictionary(pa.int32(), pa.string())  # few different values, many rows
-PLAN_SCHEMA: Final = pa.schema(
-    [
-        ("name", pa.string()),
-        ("class_id", pa.int32()),
-        ("split", TEXT_TYPE),
-        ("file", TEXT_TYPE),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("packing", TEXT_TYPE),
-        ("crop", pa.list_(pa.int32())),
-        ("invert", pa.bool_()),
-        ("group", TEXT_TYPE),
-        ("user", TEXT_TYPE),
-        ("kind", TEXT_TYPE),
-        ("frame", pa.int32()),
-        ("quality", pa.list_(pa.int8())),
-        ("box", pa.list_(pa.int32())),
-        ("split_lite", TEXT_TYPE),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +60,7 @@ class BuildPlan:
 
 def make_plan(dataset: str, survey: Survey, recipe: Recipe) -> BuildPlan:
     """List the items, order them, cut the order into shards, and hash it all."""
+    survey = _printable_survey(survey)
     digest = hashlib.sha256(json.dumps(_hashed_values(dataset, survey, recipe), sort_keys=True).encode())
     rejected: list[Rejected] = []
     keys: list[NDArray[np.uint64]] = []
@@ -105,6 +86,15 @@ def make_plan(dataset: str, survey: Survey, recipe: Recipe) -> BuildPlan:
     )
 
 
+def _printable_survey(survey: Survey) -> Survey:
+    """The survey with names of classes and archives that any file can hold."""
+    return replace(
+        survey,
+        classes=tuple(record.printable() for record in survey.classes),
+        files=tuple(replace(file, name=printable_text(file.name)) for file in survey.files),
+    )
+
+
 def _hashed_values(dataset: str, survey: Survey, recipe: Recipe) -> dict[str, object]:
     return {
         "format": SHARD_FORMAT,
@@ -126,19 +116,27 @@ def _item_batches(
     """Columns from items; fills `rejected`, `keys` (one for each item) and the digest on the way."""
     stream = iter(items)
     while chunk := list(islice(stream, ROWS_PER_BATCH)):
-        rejected += (entry for entry in chunk if isinstance(entry, Rejected))
+        rejected += (entry.printable() for entry in chunk if isinstance(entry, Rejected))
         good = [entry for entry in chunk if isinstance(entry, Item)]
-        digest.update(repr([tuple(entry) for entry in chunk]).encode())
+        digest.update(repr([_hashed_entry(entry) for entry in chunk]).encode())
         if not good:
             continue
-        columns = zip(*good, strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, PLAN_SCHEMA, strict=True)]
         keys.append(np.array([_hashed_name(item.name, seed) for item in good], np.uint64))
-        yield pa.record_batch(arrays, schema=PLAN_SCHEMA)
+        yield item_columns(good)
+
+
+def _hashed_entry(entry: Item | Rejected) -> tuple[object, ...]:
+    """What the plan's hash knows of an entry: not the size of a file, which sets of before it was noted lack.
+
+    A file of another size is found when it is read.
+    """
+    if isinstance(entry, Item) and entry.packing == "whole":
+        return tuple(entry._replace(length=-1, packing="plain"))
+    return tuple(entry)
 
 
 def _hashed_name(name: str, seed: int) -> int:
-    hashed = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8, key=b"%d" % seed)
+    hashed = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, key=b"%d" % seed)
     return int.from_bytes(hashed.digest(), "little")
 
 
@@ -197,6 +195,22 @@ def write_plan(plan: BuildPlan, path: Path) -> None:
             writer.write_table(part, row_group_size=len(rows))
 
 
+def changed_files(plan: BuildPlan, path: Path) -> list[str]:
+    """The images whose files had another size when the plan in this file, of the same hash, was written."""
+    try:
+        written = pq.read_table(path, columns=["packing", "length"], memory_map=False)
+    except (pa.ArrowException, OSError):
+        return []  # a plan that is damaged or gone is another check's problem
+    if written.num_rows != plan.items.num_rows:
+        return []
+    listed = pc.equal(
+        written["packing"].cast(pa.string()), "whole"
+    )  # plans of before it was noted have no sizes
+    changed = pc.and_(listed, pc.not_equal(written["length"], plan.items["length"]))
+    names: list[str] = plan.items["name"].filter(changed).to_pylist()
+    return names
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanHeader:
     """A written plan without its rows."""
@@ -224,7 +238,7 @@ class PlannedShard:
 
 def read_shard(path: Path, shard: int) -> PlannedShard:
     """Read one shard's rows of a written plan."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with errors_about(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         header = _header_of(file.schema_arrow, path)
         groups = (file.metadata.row_group(group).num_rows for group in range(shard))
         first_key = sum(groups)
@@ -232,7 +246,7 @@ def read_shard(path: Path, shard: int) -> PlannedShard:
     return PlannedShard(
         shard=shard,
         first_key=first_key,
-        items=tuple(_items_from(table)),
+        items=tuple(items_from(table)),
         class_names=tuple(record.name for record in header.classes),
         plan_hash=header.hash,
     )
@@ -240,7 +254,7 @@ def read_shard(path: Path, shard: int) -> PlannedShard:
 
 def read_plan_header(path: Path) -> PlanHeader:
     """Read a written plan without its rows. Raises IntegrityError that names a wrong field."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with errors_about(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         return _header_of(file.schema_arrow, path)
 
 
@@ -254,11 +268,3 @@ def read_about(schema: pa.Schema, path: Path) -> dict[str, Any]:
     """The JSON values that a plan or a commit record holds beside its rows."""
     text = (schema.metadata or {}).get(b"about", b"null")
     return typed(parse_json(text, path), dict[str, Any], str(path))
-
-
-def _items_from(table: pa.Table) -> Iterator[Item]:
-    columns = [column.to_pylist() for column in table.columns]
-    for column, field in zip(columns, table.schema, strict=True):
-        if pa.types.is_list(field.type):
-            column[:] = [entry if entry is None else tuple(entry) for entry in column]
-    return (Item(*row) for row in zip(*columns, strict=True))

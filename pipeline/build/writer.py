@@ -7,15 +7,14 @@ of a sample side by side, the same members in every sample, a fixed header, noth
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pipeline.constants import MEMBER_NAME_BYTES, READ_BLOCK
-from pipeline.layout import add_file_name, publish, temporary_path, write_atomically
+from pipeline.constants import MEMBER_NAME_BYTES
+from pipeline.layout import PartialFile, make_folder, write_atomically
 from pipeline.records import ShardFile
 
 TAR_BLOCK: Final = 512
@@ -64,25 +63,20 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = temporary_path(path)
+        self._partial = PartialFile(path)
         self._hash = hashlib.sha256()
         self._position = 0
         self._index: list[str] = []
-        self._handle: IO[bytes] | None = None
 
     def __enter__(self) -> ShardWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = self._partial.open("wb", buffering=READ_BLOCK)
+        make_folder(self.path.parent)
+        self._partial.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            self._handle.close()
-        self._partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            add_file_name(error, self.path)
+        self._partial.__exit__()
 
     def add(self, key: str, members: Sequence[tuple[str, bytes]], image: str) -> MemberLocation:
         """Append a sample; returns the location of the member with the extension `image`."""
@@ -103,16 +97,12 @@ class ShardWriter:
 
     def commit(self) -> ShardFile | None:
         """Complete, sync and name the files; None (and no file) for a shard without samples."""
-        assert self._handle is not None
         if not self._index:
             return None
         self._write(TAR_END + bytes(-(self._position + len(TAR_END)) % TAR_RECORD))
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
-        self._handle.close()
         index = dali_index(self._index)
         write_atomically(self.path.with_suffix(".idx"), index)
-        publish(self._partial, self.path)
+        self._partial.publish()
         return ShardFile(
             name=self.path.name,
             samples=len(self._index),
@@ -122,7 +112,6 @@ class ShardWriter:
         )
 
     def _write(self, data: bytes) -> None:
-        assert self._handle is not None
-        self._handle.write(data)
+        self._partial.handle.write(data)
         self._hash.update(data)
         self._position += len(data)

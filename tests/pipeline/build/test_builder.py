@@ -13,7 +13,7 @@ import pytest
 from pipeline.build.builder import Run, build_shards
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
-from pipeline.layout import HOST_NAME, TEMPORARY_PREFIX
+from pipeline.layout import make_folder, temporary_path
 from pipeline.records import ClassRecord, Encoding, Item, Pixels, Recipe, Rejected, Survey
 from pipeline.sources.base import Source
 from pipeline.sources.folder import FolderSource
@@ -63,6 +63,32 @@ def test_bad_images_are_left_out_listed_and_counted(photos: Path, tmp_path: Path
         "cat/000.jpg", "cat/001.jpg", "dog/000.jpg",
     ]  # fmt: skip
     assert report.rejected == manifest.quarantined
+
+
+HALF_AND_AN_END = jpeg_bytes(9, 300, 300)[:2000] + b"\xff\xd9"
+
+
+def test_an_image_of_a_damaged_file_is_built_and_listed(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "000.jpg").write_bytes(HALF_AND_AN_END)
+    report = build_shards(pets(photos), tmp_path / "out", RECIPE, Run(workers=2))
+    manifest = Dataset.open(tmp_path / "out").manifest
+    assert (manifest.samples, manifest.quarantined) == (13, ())
+    (damaged,) = manifest.damaged
+    assert damaged.name == "cat/000.jpg"
+    assert "premature end of data segment" in damaged.reason
+    assert report.damaged == build_shards(pets(photos), tmp_path / "out", RECIPE).damaged == manifest.damaged
+
+
+def test_a_manifest_without_damaged_images_does_not_speak_of_them(photos: Path, tmp_path: Path) -> None:
+    build_shards(pets(photos), tmp_path / "out", RECIPE)
+    assert "damaged" not in (tmp_path / "out" / "dataset.json").read_text()
+    assert Dataset.open(tmp_path / "out").manifest.damaged == ()
+
+
+def test_strict_makes_a_damaged_image_an_error_too(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "000.jpg").write_bytes(HALF_AND_AN_END)
+    with pytest.raises(IntegrityError, match=r"--strict: 1 .* are damaged: cat/000.jpg \(Corrupt JPEG data"):
+        build_shards(pets(photos), tmp_path / "out", RECIPE, Run(strict=True))
 
 
 def test_strict_makes_a_bad_image_an_error_and_a_later_build_continues(photos: Path, tmp_path: Path) -> None:
@@ -124,19 +150,15 @@ def test_a_source_that_is_not_there_leaves_no_folder_behind(tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_leftovers_of_dead_processes_are_removed_and_of_running_ones_kept(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_what_a_killed_build_left_is_removed(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / ".build").mkdir(parents=True)
-    (out / "16").mkdir()
-    dead = out / "16" / f"{TEMPORARY_PREFIX}{HOST_NAME}-999999999-ab-shard-000000.tar"
-    other_machine = out / "16" / f"{TEMPORARY_PREFIX}elsewhere-1-ab-shard-000000.tar"
-    for file in (dead, other_machine):
+    left = [temporary_path(out / "16" / "shard-000000.tar"), temporary_path(out / "dataset.json")]
+    for file in left:
+        make_folder(file.parent)
         file.touch()
     build_shards(pets(photos), out, RECIPE)
-    assert not dead.exists()
-    assert other_machine.exists()
+    assert not any(file.exists() for file in left)
 
 
 def test_a_source_that_disappears_stops_the_build_and_is_not_quarantined(

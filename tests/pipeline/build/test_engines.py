@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,23 @@ class SlowSource(FolderSource):
         (self.root.parent / f"worker-{os.getpid()}").touch()
         time.sleep(60)
         yield from super().pictures(items)
+
+
+class MappingSource(FolderSource):
+    """Reading its images notes what the worker and its main process map into memory."""
+
+    def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
+        for process in (os.getpid(), os.getppid()):
+            maps = Path(f"/proc/{process}/maps").read_text()
+            (self.root.parent / f"maps-{process}").write_text(maps)
+        yield from super().pictures(items)
+
+
+class BrokenSource(FolderSource):
+    """Reading its images fails as no source should."""
+
+    def pictures(self, items: Sequence[Item]) -> Iterator[Pixels | Rejected]:
+        raise ZeroDivisionError(items)
 
 
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(photos: Path, tmp_path: Path) -> None:
@@ -73,6 +91,22 @@ def test_no_worker_outlives_the_main_process(blow: signal.Signals, photos: Path,
     while any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux alone says what a process maps")
+def test_no_process_of_a_build_has_named_shared_memory(photos: Path, tmp_path: Path) -> None:
+    build_shards(MappingSource(root=photos), tmp_path / "out", RECIPE, Run(workers=2))
+    noted = [path.read_text() for path in tmp_path.glob("maps-*")]
+    assert len(noted) >= 3  # two workers and the main process
+    assert not [line for text in noted for line in text.splitlines() if re.search(r"/dev/shm/\S+$", line)]
+
+
+def test_an_error_in_a_worker_keeps_its_kind_and_says_where_it_was_raised(
+    photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        build_shards(BrokenSource(root=photos), tmp_path / "out", RECIPE, Run(workers=2))
+    assert "in pictures" in str(caught.value.__cause__)
 
 
 def test_array_tasks_share_all_shards_and_none_twice() -> None:

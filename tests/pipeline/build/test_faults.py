@@ -1,13 +1,12 @@
-"""Builds under faults: kills, full disks, failing writes, two builders at once, odd environments.
+"""Builds of several processes under faults: Ctrl-C, array tasks, two builders at once, odd environments.
 
-Whatever happens, a file under its final name is right, and the same command ends in the same bytes.
-The faults are injected below our code, in the operating system's calls, or are the system's own.
+Whatever happens, a file under its final name is right, and the same command ends in the same bytes. Faults at
+each single system call (kills, failing writes, full disks, power cuts) are rows F1 to F4 and F17 to F19 of
+`tests/faults`.
 """
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import random
 import shutil
@@ -15,10 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +24,7 @@ import pytest
 from benchmarks import kill
 from benchmarks.common import ROOT
 from pipeline.build.builder import Run, build_shards
-from pipeline.errors import OutOfSpace, PipelineError, UsageError
+from pipeline.errors import OutOfSpace, UsageError
 from pipeline.layout import DatasetLayout
 from pipeline.records import Encoding, Recipe
 from pipeline.sources.folder import FolderSource
@@ -71,12 +68,6 @@ def wait_for(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen within 30 s"
         time.sleep(kill.LOOK_SECONDS)
-
-
-@pytest.mark.slow
-def test_twenty_kills_and_resumes_end_in_the_bytes_of_an_undisturbed_build(tmp_path: Path) -> None:
-    tally = kill.kill_builds(tmp_path, 20)
-    assert tally.kills == 20
 
 
 @pytest.mark.parametrize("workers", ["2", "4"])
@@ -246,164 +237,3 @@ def _inflated(noise: NoiseSource, folder: Path) -> Path:
     wait_for(DatasetLayout(folder / "other").plan.exists)
     kill.kill_build(build, whole=True)
     return DatasetLayout(folder / "other").scratch
-
-
-FULL_DISK: Final = """
-set -e
-mount -t tmpfs -o size=700k tmpfs "$DISK"
-set +e
-"$@" 2> "$DISK.errors"
-code=$?
-find "$DISK" -name '*.tar' > "$DISK.tars"
-set -e
-mount -o remount,size=50m "$DISK"
-"$@"
-cp -r "$DISK/out" "$DISK.copy"
-exit $code
-"""
-
-
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0
-    if shutil.which("unshare")
-    else True,
-    reason="a disk of one's own needs the right to mount",
-)
-def test_a_full_disk_ends_with_code_5_and_with_more_space_the_build_goes_on(
-    noise: NoiseSource, tmp_path: Path
-) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    arguments = kill.build_command(noise.source, disk / "out", "--workers", "2")
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", FULL_DISK, "sh", *arguments], cwd=ROOT,
-        env=os.environ | {"DISK": str(disk)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    first = Path(f"{disk}.errors").read_text()
-    assert done.returncode == OutOfSpace.exit_code, first + done.stderr
-    assert "no space left" in first
-    assert kill.file_hashes(Path(f"{disk}.copy")) == noise.tree
-
-
-@dataclass
-class FaultyDisk:
-    """The system's calls that write, counted; the one numbered `bad` fails."""
-
-    bad: int = -1
-    error: int = errno.EIO
-    calls: int = 0
-    log: list[tuple[str, Any]] = field(default_factory=list)
-
-    def call(self, name: str, what: Any) -> None:
-        self.calls += 1
-        if self.calls - 1 == self.bad:
-            raise OSError(self.error, os.strerror(self.error))
-        self.log.append((name, what))
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Put the counting in front of the calls."""
-        disk, real_open, real_fsync = self, io.open, os.fsync
-
-        class File(io.FileIO):
-            def write(self, data: Any, /) -> int:
-                disk.call("write", os.fstat(self.fileno()).st_ino)
-                return super().write(data)
-
-        def opened(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-            if mode == "wb":
-                return io.BufferedWriter(File(file, "w"))
-            return real_open(file, mode, *rest, **options)
-
-        def fsync(handle: int) -> None:
-            disk.call("fsync", os.fstat(handle).st_ino)
-            real_fsync(handle)
-
-        def naming(real: Callable[..., None]) -> Callable[..., None]:
-            def name(source: Any, target: Any, **options: Any) -> None:
-                disk.call("name", (Path(source).stat().st_ino, Path(target)))
-                real(source, target, **options)
-
-            return name
-
-        patch.setattr(io, "open", opened)
-        patch.setattr(os, "fsync", fsync)
-        for call in ("replace", "rename", "link"):
-            patch.setattr(os, call, naming(getattr(os, call)))
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> FolderSource:
-    return FolderSource(name="pets", root=fill_class_folders(tmp_path / "photos", {"cat": 4, "dog": 3}))
-
-
-@pytest.fixture
-def undisturbed(pictures: FolderSource, tmp_path: Path) -> dict[str, str]:
-    build_shards(pictures, tmp_path / "reference", RECIPE, Run(workers=1))
-    return kill.file_hashes(tmp_path / "reference")
-
-
-def failing_builds(pictures: FolderSource, folder: Path, error: int) -> Iterator[tuple[Path, str]]:
-    """A build for each call that writes, in which that call fails; its output and its message."""
-    for number in count():
-        out, disk = folder / f"out-{number}", FaultyDisk(bad=number, error=error)
-        with pytest.MonkeyPatch.context() as patch:
-            disk.install(patch)
-            try:
-                build_shards(pictures, out, RECIPE, Run(workers=1))
-            except (OSError, PipelineError) as failure:
-                message = f"{type(failure).__name__}: {failure}"
-            else:
-                assert disk.calls <= number, f"the failure of call {number} went unnoticed"
-                return
-        yield out, message
-
-
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
-def test_any_failed_write_is_reported_and_the_next_build_repairs_it(
-    pictures: FolderSource, undisturbed: dict[str, str], tmp_path: Path, error: int
-) -> None:
-    failures = 0
-    for out, message in failing_builds(pictures, tmp_path, error):
-        failures += 1
-        assert str(out) in message
-        assert error != errno.ENOSPC or message.startswith("OutOfSpace")
-        kill.check_state(out, undisturbed)
-        build_shards(pictures, out, RECIPE, Run(workers=1))
-        assert kill.file_hashes(out) == undisturbed
-        assert [path for path in out.rglob("*") if kill.is_partial(path, out)] == []
-        shutil.rmtree(out)
-    assert failures > 50
-
-
-def test_a_power_cut_never_leaves_a_record_of_what_is_not_on_disk(
-    pictures: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cut loses writes without a later fsync, and names without a later fsync of their folder."""
-    disk, out = FaultyDisk(), tmp_path / "out"
-    disk.install(monkeypatch)
-    build_shards(pictures, out, RECIPE, Run(workers=1))
-    layout = DatasetLayout(out)
-    dirty: set[int] = set()
-    loose: set[Path] = set()
-    named: set[Path] = set()
-    folders = {path.stat().st_ino: path for path in (out, *out.iterdir()) if path.is_dir()}
-    for call, what in disk.log:
-        if call == "write":
-            dirty.add(what)
-        elif call == "fsync":
-            dirty.discard(what)
-            loose -= {path for path in loose if path.parent == folders.get(what)}
-        else:
-            inode, target = what
-            assert inode not in dirty, f"{target} got its name before its bytes were on disk"
-            if target.parent == layout.work and target != layout.plan:
-                shard = int(target.stem.removeprefix("shard-"))
-                tars = {layout.tar(size, shard) for size in RECIPE.sizes}
-                needed = tars | {tar.with_suffix(".idx") for tar in tars}
-                assert needed <= named - loose, f"{target} was named too early"
-            if target == layout.manifest:
-                assert loose == set(), "the manifest was named before these"
-            named.add(target)
-            loose.add(target)
-    assert loose == set()
-    assert layout.manifest in named

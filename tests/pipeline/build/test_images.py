@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tracemalloc
 import zlib
@@ -11,10 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from pipeline.build.images import clean_image, encode_image, encode_sizes, resize_to_square
+from pipeline.build import images
+from pipeline.build.images import (
+    clean_image,
+    convert_to_rgb,
+    decode_image,
+    encode_image,
+    encode_sizes,
+    resize_to_square,
+)
 from pipeline.errors import IntegrityError
 from pipeline.records import Encoding, Item, Recipe, ResizeMethod
+from tests.image_writers import exif_bomb
 from tests.images import jpeg_bytes, make_image
+from tests.odd_images import OddImage, odd_images
 
 ITEM = Item("it", 0)
 
@@ -123,7 +134,7 @@ def test_a_pillow_without_webp_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"", "empty"),
         (b"this is a text, not a picture", "not a picture"),
         (jpeg_bytes(4, 200, 200)[: len(jpeg_bytes(4, 200, 200)) // 2], "truncated"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "cannot be decoded|not a picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "not a readable PNG picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
 )
@@ -175,6 +186,12 @@ def test_arrays_are_images_too() -> None:
     assert np.array_equal(np.asarray(clean_image(grey, ITEM))[..., 2], grey)
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (3, 4, 7), (2, 70_000), (2, 2, 2, 2)])
+def test_arrays_that_are_no_images_are_a_reason(shape: tuple[int, ...]) -> None:
+    with pytest.raises(IntegrityError, match=r"no picture|limit|side"):
+        clean_image(np.zeros(shape, np.uint8), ITEM)
+
+
 def test_squash_keeps_all_and_crop_keeps_the_middle() -> None:
     image = Image.new("RGB", (60, 20), "red")
     image.paste("blue", (20, 0, 40, 20))
@@ -200,8 +217,73 @@ def test_what_is_stored_is_the_image(encoding: str) -> None:
 def test_all_sizes_come_from_one_decode_of_the_full_image() -> None:
     data = jpeg_bytes(8, 300, 200)
     recipe = Recipe(sizes=(16, 64), encodings=(Encoding.parse("raw"),) * 2)
-    small, large = (np.load(io.BytesIO(part)) for part in encode_sizes(data, ITEM, recipe))
+    small, large = (np.load(io.BytesIO(part)) for part in encode_sizes(data, ITEM, recipe).sizes)
     full = Image.open(io.BytesIO(data))
     lanczos = Image.Resampling.LANCZOS
     assert np.array_equal(small, np.asarray(full.resize((16, 16), lanczos)))
     assert np.array_equal(large, np.asarray(full.resize((64, 64), lanczos)))
+
+
+@pytest.mark.parametrize("odd", odd_images(), ids=lambda odd: odd.name)
+def test_every_odd_image_is_kept_listed_or_refused_as_it_should_be(odd: OddImage) -> None:
+    if odd.outcome == "rejected":
+        with pytest.raises(IntegrityError, match=re.escape(odd.reason)):
+            decode_image(odd.data)
+        return
+    decoded = decode_image(odd.data)
+    assert bool(decoded.damage) == (odd.outcome == "damaged")
+    assert odd.reason in decoded.damage
+    image = clean_image(decoded.image, ITEM)
+    assert image.mode == "RGB"
+    if odd.shows is not None:
+        assert image.size == odd.shows.size
+        assert distance(image, odd.shows.convert("RGB")) < 8
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_has_the_pixels_that_pillow_decodes(mode: str, subsampling: str, *, progressive: bool) -> None:
+    for width, height in ((1, 1), (7, 13), (16, 16), (65, 129)):
+        image = make_image(width, width, height).convert(mode)
+        data = saved(image, "JPEG", quality=80, subsampling=subsampling, progressive=progressive)
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert np.array_equal(np.asarray(clean_image(data, ITEM)), expected)
+
+
+def test_exif_of_repeated_headers_takes_time_by_its_length_alone() -> None:
+    assert clean_image(exif_bomb(4_000_000, jpeg_bytes(1)), ITEM).size == (
+        40,
+        30,
+    )  # a quadratic reader takes half an hour
+
+
+def test_metadata_is_gone_before_a_decoder_sees_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bytes] = []
+    pillow = Image.open
+
+    def open_and_note(file: io.BytesIO, **options: object) -> Image.Image:
+        opened.append(file.getvalue())
+        return pillow(file, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", open_and_note)
+    for odd in odd_images():
+        if odd.outcome == "kept" and "turned" in odd.name:
+            decode_image(odd.data)
+    assert len(opened) == 2 + bool(features.check("webp"))  # PNG, TIFF, WebP; not the JPEGs
+    assert not any(word in data for data in opened for word in (b"Exif", b"EXIF", b"xmp", b"Orientation"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "F"])
+def test_an_image_that_is_converted_in_bands_is_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (37, 20))
+    image = {
+        "RGBA": lambda: Image.fromarray((np.stack([values] * 4, -1) >> 8).astype(np.uint8)),
+        "LA": lambda: Image.fromarray((np.stack([values] * 2, -1) >> 8).astype(np.uint8)),
+        "I;16": lambda: Image.fromarray(values.astype(np.uint16)),
+        "F": lambda: Image.fromarray(values.astype(np.float32)),
+    }[mode]()
+    assert image.mode == mode
+    whole = np.asarray(convert_to_rgb(image))
+    monkeypatch.setattr(images, "BAND_PIXELS", 100)
+    assert np.array_equal(np.asarray(convert_to_rgb(image)), whole)

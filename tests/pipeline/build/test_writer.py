@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tarfile
 import zlib
@@ -59,6 +60,15 @@ def test_a_writer_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_another_file_is_not_the_tar_s(tmp_path: Path) -> None:
+    def fail() -> None:
+        with ShardWriter(tmp_path / "24" / "a.tar"), ShardWriter(tmp_path / "48" / "a.tar"):
+            raise OSError(errno.EIO, "Input/output error", "photos/cat.jpg")
+
+    with pytest.raises(OSError, match="photos/cat"):
+        fail()
 
 
 def test_a_shard_without_samples_has_no_file(tmp_path: Path) -> None:
