@@ -28,7 +28,7 @@ from pipeline.show.contact_sheet import contact_sheet
 from pipeline.show.episode import view_episode
 from pipeline.show.episode_sheet import episode_sheet
 from pipeline.show.episode_table import episode_table, episode_values
-from pipeline.show.facts import DatasetFacts, dataset_facts, totals_line
+from pipeline.show.facts import DatasetFacts, dataset_facts, one_line, totals_line
 from pipeline.show.page import html_page
 from pipeline.show.sampler_choice import SamplerRequest, episode_plan, open_sampler
 from pipeline.show.stored_images import choose_size
@@ -145,14 +145,16 @@ def _show_episode(shards: ShardSet, arguments: Namespace) -> None:
         return
     plain = not sys.stdout.isatty()
     console = _console(plain=plain)
-    console.print(Text(str(plan)), style="" if plain else "bold")
-    console.print(Text(repr(sampler)))
+    console.print(Text(one_line(str(plan))), style="" if plain else "bold")
+    console.print(Text(one_line(repr(sampler))))
     console.print(episode_table(episode, plain=plain))
 
 
 def _console(*, plain: bool) -> Console:
     """A console with lines and colours on a terminal, with one plain line per row elsewhere."""
-    return Console(width=PLAIN_WIDTH, no_color=True, highlight=False) if plain else Console()
+    if plain:
+        return Console(width=PLAIN_WIDTH, no_color=True, highlight=False, markup=False, emoji=False)
+    return Console(markup=False, emoji=False)  # names may hold brackets and colons
 
 
 def _parser() -> ArgumentParser:

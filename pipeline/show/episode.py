@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.episodes import EpisodePlan, Side, choose_h
 from pipeline.index import Dataset
 from pipeline.records import SPLITS
-from pipeline.show.facts import plural
+from pipeline.show.facts import plural, printable
 from pipeline.show.strips import has_user_videos
 
 SHEET_COLUMNS: Final = 20  # images side by side, support and query together
@@ -145,8 +145,8 @@ def _class_lane(support: _SideView, query: _SideView, plan: EpisodePlan, label: 
     rows = support.rows[positions[0]]
     return ClassLane(
         label=label,
-        name=record.words or record.name,
-        user=dataset.index.text("user", int(rows[0])) if len(rows) else "",
+        name=printable(record.words or record.name),
+        user=printable(dataset.index.text("user", int(rows[0]))) if len(rows) else "",
         split=_split_names(dataset, rows),
         shots=len(positions[0]),
         queries=len(positions[1]),
@@ -181,7 +181,7 @@ def _video_strips(side: _SideView, places: NDArray[np.int64]) -> Iterator[TileSt
     for first in drawn.tolist():
         frames = places[codes == codes[first]]
         name = side.dataset.index.text("group", int(side.rows[places[first]]))
-        yield _video_strip(side, frames, name)
+        yield _video_strip(side, frames, printable(name))
     if len(order) > len(drawn):
         more = len(order) - len(drawn)
         yield TileStrip(tiles=(), note=f"and {plural(more, 'more video')}")

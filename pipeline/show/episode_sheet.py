@@ -22,7 +22,7 @@ from pipeline.show.contact_sheet import (
     elide_middle,
 )
 from pipeline.show.episode import ClassLane, EpisodeView, TileStrip
-from pipeline.show.facts import plural
+from pipeline.show.facts import plural, printable
 from pipeline.show.stored_images import read_images
 from pipeline.store.local import SampleStore
 
@@ -149,7 +149,7 @@ def episode_title(view: EpisodeView) -> str:
     unit = "frame" if view.videos else "shot"
     low, high = int(shots.min()), int(shots.max())
     spread = plural(high, unit) if low == high else f"{low:,} to {plural(high, unit)}"
-    return f"{view.plan.dataset}, {view.plan.way}-way, {spread}"
+    return f"{printable(view.plan.dataset)}, {view.plan.way}-way, {spread}"
 
 
 def _draw_lane_label(sheet: SheetCanvas, view: EpisodeView, lane: ClassLane, top: int) -> None:

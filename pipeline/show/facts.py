@@ -14,6 +14,7 @@ from pipeline.records import SPLITS
 
 BYTE_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 UNIT_STEP: Final = 1000  # as disks are sold, and as `ls -h --si` counts
+LONGEST_NAME: Final = 200  # characters that are shown of a name; file names have up to 255 bytes
 SHORT_COUNT: Final = 100  # below it, a number has one digit after the point
 
 
@@ -67,7 +68,7 @@ def dataset_facts(dataset: Dataset) -> DatasetFacts:
     manifest, index = dataset.manifest, dataset.index
     encodings = dict(zip(manifest.recipe.sizes, manifest.recipe.encodings, strict=True))
     return DatasetFacts(
-        name=manifest.name,
+        name=printable(manifest.name),
         classes=len(manifest.classes),
         samples=len(index),
         splits=tuple(_split_facts(dataset)),
@@ -126,6 +127,22 @@ def readable_bytes(count: float) -> str:
         count, power = count / UNIT_STEP, power + 1
     digits = 1 if power and count < SHORT_COUNT else 0
     return f"{count:,.{digits}f} {BYTE_UNITS[power]}"
+
+
+def printable(text: str) -> str:
+    """A name from a shard set in one line for a terminal or a sheet, whoever wrote it.
+
+    >>> printable("cat"), printable("two\\nlines"), printable("x" * 1000)[96:104]
+    ('cat', 'two\\\\nlines', 'xxxx...x')
+    """
+    if len(text) > LONGEST_NAME:
+        text = f"{text[: LONGEST_NAME // 2]}...{text[-LONGEST_NAME // 2 :]}"
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """The text with its control characters spelled out, so that they do nothing to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def plural(count: int, word: str) -> str:

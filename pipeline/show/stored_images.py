@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.build.images import DECODE_ERRORS
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, first_line
 from pipeline.index import Dataset
 from pipeline.store.local import SampleStore, locate_samples
 
+NPY_MAGIC: Final = b"\x93NUMPY"
 TILE_JPEG_QUALITY: Final = 84  # in the page; no artefacts are visible in a thumbnail
 DRAWING_COLOURS: Final = 64  # at most, in a drawing; these become PNGs, which keep edges sharp
 
@@ -32,7 +34,7 @@ def read_images(
         data = bytearray(locations.lengths[at])
         store.read(locations, at, [memoryview(data)])
         try:
-            image = _decode(bytes(data))
+            image = _decode(bytes(data), size)
         except DECODE_ERRORS as error:
             raise IntegrityError(
                 f"{locations.describe(at)} cannot be decoded ({error}); python -m pipeline.verify "
@@ -41,11 +43,27 @@ def read_images(
         yield image
 
 
-def _decode(data: bytes) -> Image.Image:
-    """Decode a JPEG, a PNG or a raw array. Raises one of DECODE_ERRORS."""
-    if data.startswith(b"\x93NUMPY"):
-        return Image.fromarray(np.load(io.BytesIO(data), allow_pickle=False))
-    return Image.open(io.BytesIO(data), formats=("JPEG", "PNG")).convert("RGB")
+def _decode(data: bytes, size: int) -> Image.Image:
+    """Decode a JPEG, a PNG or a raw array of this size. Raises one of DECODE_ERRORS."""
+    if data.startswith(NPY_MAGIC):
+        return Image.fromarray(_raw_pixels(data, size))
+    image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    if image.size != (size, size):
+        raise ValueError(f"it is {image.width} x {image.height} pixels, not {size} x {size}")
+    return image.convert("RGB")
+
+
+def _raw_pixels(data: bytes, size: int) -> NDArray[np.uint8]:
+    """The pixels of a .npy file, which must be an RGB image of this size: nothing is allocated for another."""
+    stream = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(stream)
+        described = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # numpy parses Python, which fails in many kinds
+        raise ValueError(f"its .npy header cannot be read: {first_line(error)}") from error
+    if described != ((size, size, 3), False, np.dtype(np.uint8)):
+        raise ValueError(f"its .npy header says {described}")
+    return np.frombuffer(data, np.uint8, offset=stream.tell()).reshape(size, size, 3)
 
 
 def choose_size(dataset: Dataset, size: int) -> int:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.index import Dataset
 from pipeline.records import SPLITS
-from pipeline.show.facts import DatasetFacts, class_splits
+from pipeline.show.facts import DatasetFacts, class_splits, printable
 from pipeline.show.stored_images import read_images
 from pipeline.store.local import SampleStore
 
@@ -132,10 +132,10 @@ def _make_strip(
         total = int(np.count_nonzero(index.is_word("kind", kind)[place]))
     return ClassStrip(
         class_id=class_id,
-        class_name=record.words or record.name,
+        class_name=printable(record.words or record.name),
         split=split,
         samples=total,
         rows=tuple(rows.tolist()),
-        user=index.text("user", place.start) if kind else "",
+        user=printable(index.text("user", place.start)) if kind else "",
         kind=kind,
     )

@@ -17,7 +17,7 @@ from typing import Final
 from pipeline.build.flags import add_source_flags, source_options
 from pipeline.command import command_parser, run_command
 from pipeline.errors import UsageError
-from pipeline.index import dataset_folders, is_dataset
+from pipeline.index import dataset_folders, lost_folders
 from pipeline.layout import DatasetLayout
 from pipeline.process import usable_cores
 from pipeline.sources.base import Source
@@ -48,11 +48,9 @@ def verify(root: str | Path, *, workers: int = 0, quiet: bool = True) -> CheckRe
 
 def _lost_datasets(root: Path) -> list[DatasetProblem]:
     """Folders of tars without manifest and records, which no longer count as datasets."""
-    folders = [] if is_dataset(root) else [child for child in root.iterdir() if child.is_dir()]
-    lost = [c for c in sorted(folders) if not is_dataset(c) and any(c.glob("*/shard-*.tar"))]
     what = "is missing, and so are the records in .build: nothing says what these tars are"
     file = "dataset.json"
-    return [DatasetProblem(dataset=c.name, file=file, what=what, remedy="lost") for c in lost]
+    return [DatasetProblem(dataset=c.name, file=file, what=what, remedy="lost") for c in lost_folders(root)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
 
 from pipeline.command import ProgressBar
+from pipeline.foreign_files import read_regular
 from pipeline.index import DatasetManifest
-from pipeline.layout import TEMPORARY_PREFIX, DatasetLayout
+from pipeline.index.table import INDEX_BYTES
+from pipeline.layout import TEMPORARY_PREFIX, DatasetLayout, shard_number
 from pipeline.records import ShardFile
 from pipeline.verify.damage import CheckReport, DatasetProblem, ProblemList
 from pipeline.verify.evidence import DatasetEvidence, gather_evidence
 from pipeline.verify.index_rows import IndexRows
 from pipeline.verify.tars import JsonShape, TarState, check_tar
-
-TAR_NAME: Final = re.compile(r"shard-(\d{6})\.tar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +58,7 @@ def check_dataset(root: Path, *, workers: int = 1, quiet: bool = True) -> CheckR
         return CheckReport(datasets=(name,), problems=evidence.problems)
     problems = ProblemList(layout)
     problems += evidence.problems
-    expected_tars = list(_expected_tars(evidence, problems))
+    expected_tars = list(_expected_tars(layout, evidence))
     checked_tars: list[CheckedTar] = []
     total = sum(expected.file.samples for expected in expected_tars)
     with ProgressBar(f"verify {name}", total, quiet=quiet) as progress:
@@ -84,21 +82,18 @@ def check_dataset(root: Path, *, workers: int = 1, quiet: bool = True) -> CheckR
     )
 
 
-def _expected_tars(evidence: DatasetEvidence, problems: ProblemList) -> Iterator[ExpectedTar]:
-    layout, manifest = problems.layout, evidence.manifest
+def _expected_tars(layout: DatasetLayout, evidence: DatasetEvidence) -> Iterator[ExpectedTar]:
+    manifest = evidence.manifest
     assert manifest is not None
     listed = {} if evidence.on_disk is None else evidence.on_disk.shards
     for size, encoding in zip(manifest.recipe.sizes, manifest.recipe.encodings, strict=True):
         listed_files = {file.name: file for file in listed.get(size, ())}
-        for file in manifest.shards.get(size, ()):
-            match = TAR_NAME.fullmatch(file.name)
-            if match is None:
-                problems.note(layout.manifest, f"names a shard {file.name!r}", "summary")
-                continue
+        for file in manifest.shards[size]:
+            shard = shard_number(file.name)
             yield ExpectedTar(
-                path=layout.tar(size, int(match[1])),
+                path=layout.tar(size, shard),
                 size=size,
-                shard=int(match[1]),
+                shard=shard,
                 extension=encoding.extension,
                 file=file,
                 listed=listed_files.get(file.name),
@@ -162,7 +157,7 @@ def _compare_idx(expected: ExpectedTar, state: TarState | None, problems: Proble
     idx, recorded = expected.idx, expected.file.index_sha256
     index = state.index if state is not None and not problems else None
     try:
-        data = idx.read_bytes()
+        data = read_regular(idx, INDEX_BYTES)
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         problems.note(idx, what, "shard" if index is None else "idx")

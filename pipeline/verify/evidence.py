@@ -7,22 +7,27 @@ are still there, the manifest is also derived from them again and compared.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.build.finalize import wids_text
 from pipeline.build.jobs import read_commit
-from pipeline.build.plan import read_plan_header
 from pipeline.errors import SourceMissing
+from pipeline.foreign_files import read_regular
 from pipeline.index import DatasetManifest
+from pipeline.index.table import INDEX_BYTES, read_index_table
 from pipeline.layout import DatasetLayout
+from pipeline.settings import JSON_BYTES
 from pipeline.verify.damage import DatasetProblem, ProblemList
-from pipeline.verify.rederive import UNREADABLE, DerivedDataset, derive_from_records, read_index
+from pipeline.verify.rederive import (
+    UNREADABLE,
+    DerivedDataset,
+    check_record_expansion,
+    derive_from_records,
+    recorded_plan,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +72,8 @@ def gather_evidence(layout: DatasetLayout) -> DatasetEvidence:
     best = derived.manifest if derived is not None else on_disk
     if best is not None:
         _compare_wids(best, problems)
-        for what in _miscounts(best, table) if table is not None else ():
-            problems.note(layout.index, what, "summary")
+        if table is not None and len(table["key"].unique()) < table.num_rows:
+            problems.note(layout.index, "has a key twice", "summary")
     return DatasetEvidence(problems=tuple(problems), on_disk=on_disk, derived=derived, table=table)
 
 
@@ -78,16 +83,16 @@ def _derive(problems: ProblemList) -> DerivedDataset | None:
     if not layout.work.is_dir():
         return None
     try:
-        shards = read_plan_header(layout.plan).shards
+        plan = recorded_plan(layout)
     except UNREADABLE as error:
         problems.note(layout.plan, f"cannot be read: {error}", "plan")
         return None
-    damaged = [problem for shard in range(shards) for problem in _check_record(layout, shard)]
+    damaged = [problem for shard in range(plan.shards) for problem in _check_record(layout, shard)]
     problems += damaged
     if damaged:
         return None
     try:
-        return derive_from_records(layout)
+        return derive_from_records(layout, plan)
     except UNREADABLE as error:
         problems.note(layout.plan, f"does not fit the shards' records: {error}", "plan")
         return None
@@ -96,6 +101,7 @@ def _derive(problems: ProblemList) -> DerivedDataset | None:
 def _check_record(layout: DatasetLayout, shard: int) -> ProblemList:
     problems = ProblemList(layout, shard)
     try:
+        check_record_expansion(layout.commit(shard))
         read_commit(layout.commit(shard))
     except UNREADABLE as error:
         problems.note(layout.commit(shard), f"cannot be read: {error}", "shard")
@@ -108,7 +114,7 @@ def _compare_manifest(
     """Compare `dataset.json` byte for byte; `_check_index` compares the checksum of the index."""
     manifest = on_disk if derived is None else derived.manifest
     path, right = problems.layout.manifest, replace(manifest, index_sha256=on_disk.index_sha256)
-    actual, expected = path.read_bytes(), right.text().encode()
+    actual, expected = read_regular(path, JSON_BYTES), right.text().encode()
     if actual == expected:
         return
     pairs = enumerate(zip(actual, expected, strict=False))
@@ -124,22 +130,29 @@ def _check_index(
 ) -> pa.Table | None:
     """Check the index; the rows to compare the tars with are the records' where there are any."""
     layout, derived_index = problems.layout, None if derived is None else derived.index
+    manifest = on_disk if on_disk is not None or derived is None else derived.manifest
     try:
-        digest = hashlib.sha256(layout.index.read_bytes()).hexdigest()
+        data = read_regular(layout.index, INDEX_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
         if on_disk is not None and digest != on_disk.index_sha256:
             what = f"has sha256 {digest}, {layout.manifest.name} says {on_disk.index_sha256}"
             problems.note(layout.index, what, "summary")
-            return derived_index
-        table = read_index(layout.index)
+        elif manifest is not None:
+            table = read_index_table(data, layout.index, manifest)
+            if derived_index is None:
+                return table
+            if not table.equals(derived_index):
+                problems.note(layout.index, "does not agree with the build's records", "summary")
     except FileNotFoundError:
         problems.note(layout.index, "is missing", "summary")
-        return derived_index
     except UNREADABLE as error:
         problems.note(layout.index, f"cannot be read: {error}", "summary")
-        return derived_index
-    if derived_index is not None and not table.equals(derived_index):
-        problems.note(layout.index, "does not agree with the build's records", "summary")
-    return table if derived_index is None else derived_index
+    return derived_index
+
+
+def read_index(path: Path, manifest: DatasetManifest) -> pa.Table:
+    """Read an index into memory. Raises one of UNREADABLE."""
+    return read_index_table(read_regular(path, INDEX_BYTES), path, manifest)
 
 
 def _compare_wids(manifest: DatasetManifest, problems: ProblemList) -> None:
@@ -147,31 +160,9 @@ def _compare_wids(manifest: DatasetManifest, problems: ProblemList) -> None:
     for size, files in manifest.shards.items():
         path = layout.wids(size)
         try:
-            actual = path.read_bytes()
+            actual = read_regular(path, JSON_BYTES)
         except OSError as error:
             problems.note(path, f"cannot be read: {error.strerror}", "wids")
             continue
         if actual != wids_text(f"{manifest.name}-{size}", files):
             problems.note(path, f"does not list what {layout.manifest.name} lists", "wids")
-
-
-def _miscounts(manifest: DatasetManifest, table: pa.Table) -> Iterator[str]:
-    """Where the counts of index and manifest differ."""
-    if table.num_rows != manifest.samples:
-        yield f"has {table.num_rows:,} rows, the manifest says {manifest.samples:,} samples"
-    splits = Counter(
-        {entry["values"]: entry["counts"] for entry in pc.value_counts(table["split"]).to_pylist()}
-    )
-    if splits != Counter(manifest.splits):
-        yield f"has splits {dict(splits)}, the manifest says {dict(manifest.splits)}"
-    ids = table["class_id"].to_numpy()
-    if len(ids) and (ids.min() < 0 or ids.max() >= len(manifest.classes)):
-        yield f"has class ids {ids.min()} to {ids.max()} for {len(manifest.classes)} classes"
-    if np.any(np.diff(ids) < 0):
-        yield "is not sorted by class"
-    if len(np.unique(table["key"].to_numpy())) < table.num_rows:
-        yield "has a key twice"
-    for size, files in manifest.shards.items():
-        listed = sum(file.samples for file in files)
-        if listed != manifest.samples:
-            yield f"belongs to {manifest.samples:,} samples, the {size} px tars have {listed:,}"

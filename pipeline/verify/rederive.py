@@ -6,7 +6,6 @@ repair can write it.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,10 @@ from pipeline.build.finalize import derive_files
 from pipeline.build.jobs import read_commit
 from pipeline.build.plan import BuildPlan, read_plan_header
 from pipeline.errors import IntegrityError, PipelineError
+from pipeline.foreign_files import read_regular
 from pipeline.index import DatasetManifest
+from pipeline.index.pages import check_expansion
+from pipeline.index.table import INDEX_BYTES, read_index_table
 from pipeline.layout import DatasetLayout
 
 UNREADABLE: Final = (
@@ -46,6 +48,7 @@ class DerivedDataset:
 
 def recorded_plan(layout: DatasetLayout) -> BuildPlan:
     """Read the whole plan of the build. Raises one of UNREADABLE."""
+    check_record_expansion(layout.plan)
     header = read_plan_header(layout.plan)
     with pq.ParquetFile(layout.plan, page_checksum_verification=True) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
@@ -65,18 +68,18 @@ def recorded_plan(layout: DatasetLayout) -> BuildPlan:
     )
 
 
-def derive_from_records(layout: DatasetLayout) -> DerivedDataset:
-    """Derive plan, manifest and index from the records alone. Raises one of UNREADABLE."""
-    plan = recorded_plan(layout)
+def check_record_expansion(path: Path) -> None:
+    """Raise one of UNREADABLE for a record that would take far more memory than its file."""
+    check_expansion(read_regular(path, INDEX_BYTES))
+
+
+def derive_from_records(layout: DatasetLayout, plan: BuildPlan) -> DerivedDataset:
+    """Derive manifest and index from the plan and the shards' records alone. Raises one of UNREADABLE."""
     commits = [read_commit(layout.commit(shard)) for shard in range(plan.shards)]
     finished = derive_files(plan, commits)
-    index = pq.read_table(io.BytesIO(finished.index))
+    finished.manifest.check(f"the manifest of the records in {layout.work}")
+    index = read_index_table(finished.index, layout.work, finished.manifest)
     return DerivedDataset(plan=plan, manifest=finished.manifest, index=index)
-
-
-def read_index(path: Path) -> pa.Table:
-    """Read all columns of an index into memory, as they are stored."""
-    return pq.read_table(path, memory_map=False)
 
 
 def recorded_name(layout: DatasetLayout) -> str:

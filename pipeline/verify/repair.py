@@ -11,24 +11,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.build.builder import NO_SPACE_ERRNO
 from pipeline.build.engines import run_local
 from pipeline.build.finalize import finalize, wids_text
 from pipeline.build.images import library_versions
 from pipeline.build.jobs import ShardJob, is_done, read_commit
 from pipeline.build.plan import BuildPlan, make_plan, read_plan_header, write_plan
 from pipeline.command import ProgressBar
-from pipeline.errors import IntegrityError, OutOfSpace, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, full_disk_is
 from pipeline.index import DatasetManifest
-from pipeline.layout import DatasetLayout, remove_leftovers, write_atomically
+from pipeline.layout import DatasetLayout, make_folder, remove_leftovers, write_atomically
 from pipeline.process import usable_cores
 from pipeline.records import Recipe
 from pipeline.sources.base import Source
 from pipeline.verify.damage import CheckReport
 from pipeline.verify.dataset import check_dataset
-from pipeline.verify.evidence import gather_evidence
+from pipeline.verify.evidence import gather_evidence, read_index
 from pipeline.verify.index_rows import IndexRows
-from pipeline.verify.rederive import UNREADABLE, read_index
+from pipeline.verify.rederive import UNREADABLE
 from pipeline.verify.tars import check_tar
 
 log = logging.getLogger(__name__)
@@ -62,18 +61,12 @@ def repair(
     if any(problem.kind == "unfinished" for problem in report.problems):
         raise SourceMissing(report.problems[0].what)
     remove_leftovers(layout.root)
-    try:
+    with full_disk_is(f"no space left to repair {layout.root}; free some and repeat"):
         if needs_source(layout.root, report):
             source = _require_source(source, layout, report)
             _rebuild_from_source(layout, source, report, cores, quiet=quiet)
         else:
             _rewrite_from_records(layout, report)
-    except OSError as error:
-        if error.errno not in NO_SPACE_ERRNO:
-            raise
-        raise OutOfSpace(
-            f"no space left to repair {layout.root} ({error.strerror}); free some and repeat"
-        ) from error
     after = check_dataset(layout.root, workers=cores, quiet=quiet)
     if not after.ok:
         raise IntegrityError(
@@ -109,7 +102,7 @@ def _write_idx(layout: DatasetLayout, manifest: DatasetManifest, report: CheckRe
     if not damaged:
         return
     encodings = dict(zip(manifest.recipe.sizes, manifest.recipe.encodings, strict=True))
-    rows = IndexRows(manifest, read_index(layout.index))
+    rows = IndexRows(manifest, read_index(layout.index, manifest))
     for problem in damaged:
         path = layout.root / problem.file
         size = int(path.parent.name)
@@ -124,7 +117,7 @@ def _rebuild_from_source(
     """Make the plan again from the source, build the damaged shards, write the summary."""
     source, plan = _matching_plan(layout, source)
     before = {problem.shard for problem in report.problems if problem.remedy == "shard"}
-    layout.work.mkdir(exist_ok=True)
+    make_folder(layout.work)
     layout.plan.unlink(missing_ok=True)  # a plan that is there would stay, damaged or not
     write_plan(plan, layout.plan)
     job = ShardJob(source=source, recipe=plan.recipe, out=layout.root)

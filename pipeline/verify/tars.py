@@ -17,10 +17,12 @@ from typing import IO, Any, Final, NamedTuple, TypeAlias
 
 from pipeline.build.writer import TAR_BLOCK, TAR_END, TAR_RECORD, dali_index, member_header
 from pipeline.constants import READ_BLOCK
+from pipeline.foreign_files import open_regular
 from pipeline.layout import key_text
 
 BYTES_BEFORE_IMAGE: Final = 3 * TAR_BLOCK  # of a sample: header, class, header
 SAMPLE_MEMBERS: Final = 3  # class, image, json
+JSON_MEMBER_BYTES: Final = 2**20  # of a json member at most; ours have some hundred
 SIZE_FIELD: Final = slice(124, 135)  # of a USTAR header, in octal digits
 
 JsonShape: TypeAlias = tuple[tuple[str, str], ...]
@@ -100,7 +102,7 @@ def check_tar(path: Path, samples: Sequence[ExpectedSample], extension: str) -> 
     flaws: list[TarFlaw] = []
     entries: list[str] = []
     shapes: list[JsonShape] = []
-    with path.open("rb", buffering=READ_BLOCK) as handle:
+    with open_regular(path) as handle:
         reader = _HashingReader(handle)
         if (overlap := _find_overlap(samples)) is not None:
             flaws.append(overlap)
@@ -143,7 +145,7 @@ def _find_overlap(samples: Sequence[ExpectedSample]) -> TarFlaw | None:
     """An offset that cannot be: samples follow one another, the first from the file's first byte."""
     position = 0
     for sample in samples:
-        if sample.length < 0 or sample.start < position:
+        if not position <= sample.start <= position + JSON_MEMBER_BYTES:
             break
         position = sample.json_header + TAR_BLOCK
     else:
@@ -162,7 +164,7 @@ def _read_sample(
     count = end - reader.position
     data = reader.read(count)
     if following is None and len(data) == count:
-        json_bytes = _padded_size(max(0, _json_size(data, expected)))
+        json_bytes = _padded_size(min(max(0, _json_size(data, expected)), JSON_MEMBER_BYTES))
         count, data = count + json_bytes, data + reader.read(json_bytes)
     return data if len(data) == count else None
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from pipeline.build.builder import Run, build_shards
 from pipeline.command import run_command
-from pipeline.index import Dataset
+from pipeline.index import Dataset, DatasetManifest
 from pipeline.records import ClassRecord, Encoding, Item, Recipe, Rejected, Split, Survey
 from pipeline.show.__main__ import main
 from pipeline.show.contact_sheet import LABEL_WIDTH, MARGIN, SHEET_TILE
@@ -119,6 +120,24 @@ def test_a_terminal_gets_lines_colours_and_a_sum(shards: Path) -> None:
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[1m" in text
     assert re.search(r"total.*17.*197", text)
+
+
+def test_names_of_any_kind_are_shown_in_one_line(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(shards / "pets", tmp_path / "set")
+    manifest = DatasetManifest.read(root / "dataset.json")
+    odd = ("[/red]", "two\nlines \x1b[2J", "x" * 1_000_000, ":smile:", "")
+    classes = tuple(replace(record, name=name) for record, name in zip(manifest.classes, odd, strict=True))
+    named = replace(manifest, name="[/b]\nmine\x1b[2J", classes=classes)
+    (root / "dataset.json").write_text(named.text())
+    assert main([str(root), "--html", str(tmp_path / "a.html"), "--png", str(tmp_path / "a.png")]) == 0
+    episode = ["--episode", "0", "--sampler", "fixed", "--split", "train", "--way", "3", "--shot", "1"]
+    assert main([str(root), *episode, "--query", "1", "--png", str(tmp_path / "b.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "[/b]\\nmine\\x1b[2J" in printed
+    assert "\x1b" not in printed
+    assert max(map(len, printed.splitlines())) < 1000
 
 
 def test_the_same_as_json(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
