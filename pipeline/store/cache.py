@@ -6,21 +6,19 @@ any other damage, and is downloaded. So any number of processes may share a cach
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import IntegrityError, OutOfSpace, SourceMissing
+from pipeline.errors import IntegrityError, SourceMissing, full_disk_is
+from pipeline.store.cache_folders import STAT_BLOCK_BYTES, CacheFolders, list_cache_files
 from pipeline.store.files import FilePool, ShardKey
 from pipeline.store.local import LocalStore, OpenShard, SampleLocations
 
-STAT_BLOCK_BYTES: Final = 512  # the unit of st_blocks, whatever the file system's own
 PAGE_BYTES: Final = 4096  # a write takes whole pages
 
 
@@ -47,9 +45,13 @@ class ShardCache:
         self._on_evict = on_evict
         """Called with the key of a file that was deleted."""
         self._lock = threading.Lock()
-        self._files = FilePool(os.O_RDWR | os.O_CREAT)
+        self._folders = CacheFolders(folder)
+        self._files = FilePool(self._folders.open_file)
         self._local = LocalStore(self._files)
-        self._shards = _scan_cache(folder)
+        self._shards = {
+            (str(file.path.parent), file.shard): CachedShard(file.path, file.bytes)
+            for file in list_cache_files(folder)
+        }
         """Least recently used first."""
         self._bytes = sum(shard.bytes for shard in self._shards.values())
         self._reserved = 0
@@ -88,15 +90,13 @@ class ShardCache:
             self._touch(key, path)
             self._reserved += most
             self._make_room(key)
+        full = (
+            f"the disk of {self._folder} is full and the cache may grow to {self._limit:,} bytes; "
+            "free some space, name another folder (cache) or a smaller limit (cache_bytes)"
+        )
         try:
-            on_disk = self._write_file(key, path, offset, data)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise OutOfSpace(
-                f"the disk of {self._folder} is full and the cache may grow to {self._limit:,} bytes; "
-                "free some space, name another folder (cache) or a smaller limit (cache_bytes)"
-            ) from error
+            with full_disk_is(full):
+                on_disk = self._write_file(key, path, offset, data)
         finally:
             with self._lock:
                 self._reserved -= most
@@ -107,11 +107,11 @@ class ShardCache:
 
     def close(self) -> None:
         self._files.close()
+        self._folders.close()
 
     def _write_file(self, key: ShardKey, path: Path, offset: int, data: bytes) -> int:
         """Write into the local file of a tar. Returns how many bytes it has on disk after that."""
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = self._files.get(key, path)
             written = 0
             while written < len(data):
@@ -132,20 +132,8 @@ class ShardCache:
             if self._bytes + self._reserved <= self._limit:
                 return
             if key != keep and not shard.announced and shard.bytes:
-                shard.path.unlink(missing_ok=True)
+                self._folders.delete_file(shard.path)
                 self._files.drop(key)
                 self._bytes -= shard.bytes
                 del self._shards[key]
                 self._on_evict(key)
-
-
-def _scan_cache(folder: Path) -> dict[ShardKey, CachedShard]:
-    """The files that earlier runs left, least recently used first."""
-    files = []
-    for path in folder.glob("*/*/shard-*.tar"):
-        with suppress(FileNotFoundError):  # another process made room
-            state = path.stat()
-            key = (str(path.parent), int(path.stem.removeprefix("shard-")))
-            used = max(state.st_atime_ns, state.st_mtime_ns)
-            files.append((used, key, CachedShard(path, state.st_blocks * STAT_BLOCK_BYTES)))
-    return {key: shard for _, key, shard in sorted(files, key=lambda file: file[:2])}

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from pipeline.errors import IntegrityError, RunInterrupted, SourceMissing
+from pipeline.errors import IntegrityError, PipelineError, RunInterrupted, SourceMissing
+from pipeline.store.server_errors import AnswerTooLong, ServerOutages, check_length, describe_failure
 
-HTTP_GONE: Final = (404, 410)
-HTTP_DENIED: Final = (401, 403)
-HTTP_RETRYABLE: Final = (408, 425, 429)  # the only refusals that another try may change
-HTTP_RANGE_INVALID: Final = 416  # the file ends before the range
+PIECE_BYTES: Final = 2**23  # of a file: at a megabyte a second a third of a request's time
+LISTING_BYTES: Final = 2**22  # of a page that lists a folder: some ten thousand names
+MOST_FOLDERS: Final = 1000  # of a listing; each costs requests
+PASSWORD: Final = re.compile(r"://[^/@]*:[^/@]*@")
 SAME_ANSWERS: Final = 3  # equal wrong answers, after which another try will not differ
 
 _JITTER: Final = random.SystemRandom()  # has no state; the global generator belongs to the user
-
-
-class RemoteFileMissing(SourceMissing):
-    """The server says that there is no such file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +73,13 @@ class RemotePath(NamedTuple):
         return RemotePath(self.fs, "/".join([self.path.rstrip("/"), *names]))
 
     def __str__(self) -> str:
-        return str(self.fs.unstrip_protocol(self.path))
+        """The URL, without a password that it may hold."""
+        return PASSWORD.sub("://", str(self.fs.unstrip_protocol(self.path)))
+
+    @property
+    def server(self) -> str:
+        """The protocol and the host, or bucket."""
+        return "/".join(str(self).split("/", 3)[:3])
 
 
 BytesCheck = Callable[[bytes], str]
@@ -91,36 +95,59 @@ class RemoteFetcher:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._running: set[Future[Any]] = set()
+        self._outages = ServerOutages()
 
-    def read_range(self, source: RemotePath, begin: int, end: int, check: BytesCheck) -> bytes:
-        """Read bytes of a file. Raises IntegrityError if they stay wrong, else SourceMissing."""
+    def read_range(
+        self, source: RemotePath, begin: int, end: int, check: BytesCheck, outages: int | None = None
+    ) -> bytes:
+        """Read bytes of a file. Raises IntegrityError if they stay wrong, else SourceMissing.
+
+        outages: the number of the server's outages when this range was first wanted; default: now. A request
+        that was wanted before an outage was found does not wait for it as long again.
+        """
 
         def check_range(body: bytes) -> str:
-            if len(body) > end - begin:
-                raise SourceMissing(
-                    f"{source} ignores byte ranges: {end - begin:,} bytes were asked for and "
-                    f"{len(body):,} came; serve the shards with a server that knows ranges "
-                    "(python -m http.server does not), or copy them to a local disk"
-                )
             fault = check(body)
             short = len(body) < end - begin
             return f"{len(body):,} of {end - begin:,} bytes came" if short else fault
 
         what = f"{source}, bytes {begin:,} to {end:,},"
-        body: bytes = self._request(what, source, "cat_file", check_range, start=begin, end=end)
+        body: bytes = self._request(
+            what, source, lambda: self._ask_range(source, begin, end), check_range, outages
+        )
         return body
 
-    def read_file(self, source: RemotePath, check: BytesCheck) -> bytes:
-        """Read a small file."""
-        body: bytes = self._request(str(source), source, "cat_file", check)
+    def read_file(self, source: RemotePath, check: BytesCheck, most: int) -> bytes:
+        """Read a whole file of up to `most` bytes, in pieces, each of which has the time of a request."""
+        body: bytes = self._request(str(source), source, lambda: self._ask_pieces(source, most), check)
         return body
 
     def list_folders(self, source: RemotePath) -> list[RemotePath]:
-        """The folders in a folder."""
-        source.fs.invalidate_cache()
-        entries = self._request(str(source), source, "ls", lambda _: "", detail=True)
-        paths = sorted(entry["name"] for entry in entries if entry["type"] == "directory")
+        """The folders in a folder. Raises SourceMissing."""
+        if source.path.startswith(("http://", "https://")):
+            paths = self._linked_folders(source)
+        else:
+            source.fs.invalidate_cache()
+            entries = self._request(
+                str(source), source, lambda: self._call(source, "ls", detail=True), lambda _: ""
+            )
+            paths = sorted(entry["name"] for entry in entries if entry["type"] == "directory")
+        if len(paths) > MOST_FOLDERS:
+            raise SourceMissing(
+                f"{source} lists {len(paths):,} folders and {MOST_FOLDERS:,} are looked into; give a list "
+                "of URLs with one dataset each"
+            )
         return [RemotePath(source.fs, path.rstrip("/")) for path in paths]
+
+    def _linked_folders(self, source: RemotePath) -> list[str]:
+        from pipeline.store.http_answers import linked_folders  # noqa: PLC0415  (an extra)
+
+        folder = RemotePath(source.fs, source.path.rstrip("/") + "/")
+        return linked_folders(self.read_file(folder, lambda _: "", LISTING_BYTES), source.path)
+
+    def outages(self, source: RemotePath) -> int:
+        """How often requests to this server were given up so far."""
+        return self._outages.number(source.server)
 
     def count(self, **more: int) -> None:
         """Add to the statistics."""
@@ -137,18 +164,28 @@ class RemoteFetcher:
             future.cancel()
 
     def _request(
-        self, what: str, source: RemotePath, method: str, check: Callable[[Any], str], **options: Any
+        self,
+        what: str,
+        source: RemotePath,
+        ask: Callable[[], Any],
+        check: Callable[[Any], str],
+        outages: int | None = None,
     ) -> Any:
-        """Call a method of the filesystem until its answer passes the check or no try is left."""
+        """Ask the filesystem until its answer passes the check or no try is left."""
+        if outages is None:
+            outages = self.outages(source)
         failures: list[str] = []
         wrong: list[Any] = []
         for attempt in range(self.retry.retries + 1):
             self._pause(attempt, what)
+            self._outages.raise_later_than(source.server, outages)
             try:
-                answer = self._call(source, method, options)
+                answer = ask()
+            except PipelineError:
+                raise
             except Exception as error:  # noqa: BLE001 - each filesystem has errors of its own
                 self._stop_if_closed(what)
-                failures.append(_describe_failure(error, what, self.retry.timeout))
+                failures.append(describe_failure(error, what, self.retry.timeout))
                 continue
             fault = check(answer)
             if not fault:
@@ -157,7 +194,9 @@ class RemoteFetcher:
             wrong = [*wrong, answer] if answer in wrong else [answer]
             if len(wrong) == SAME_ANSWERS:  # the file is like that: the network would vary
                 raise IntegrityError(f"{what} came {SAME_ANSWERS} times with the same fault: {fault}")
-        raise SourceMissing(f"{what} cannot be had; {len(failures)} tries: {'; '.join(failures)}")
+        message = f"{what} cannot be had; {len(failures)} tries: {'; '.join(failures)}"
+        self._outages.add(source.server, message)
+        raise SourceMissing(message)
 
     def _stop_if_closed(self, what: str) -> None:
         if self._closing.is_set():
@@ -170,44 +209,72 @@ class RemoteFetcher:
         self._stop_if_closed(what)
         self.count(requests=1, retries=int(attempt > 0))
 
-    def _call(self, source: RemotePath, method: str, options: dict[str, Any]) -> Any:
+    def _ask_range(self, source: RemotePath, begin: int, end: int) -> bytes:
+        """One try at some bytes; fewer come from the end of a file. Raises SourceMissing if more come."""
+        try:
+            body: bytes = self._call(source, "cat_file", start=begin, end=end)
+            check_length(len(body), end - begin)
+        except AnswerTooLong as error:
+            raise SourceMissing(
+                f"{source} ignores byte ranges: {end - begin:,} bytes were asked for and {error.came:,} or "
+                "more came; serve the shards with a server that knows ranges (python -m http.server does "
+                "not), or copy them to a local disk"
+            ) from error
+        self.count(bytes=len(body))
+        return body
+
+    def _ask_pieces(self, source: RemotePath, most: int) -> bytes:
+        """One try at a whole file. Raises IntegrityError if it has more than `most` bytes."""
+        data = bytearray()
+        while len(data) <= most:
+            begin = max(0, len(data) - 1)  # a byte again: a range that begins at the end is an error
+            end = min(begin + PIECE_BYTES, most + 1)
+            data[begin:] = piece = self._ask_range(source, begin, end)
+            if len(piece) < end - begin:
+                return bytes(data)
+        raise IntegrityError(
+            f"{source} has more than the {most:,} bytes that it may have; was another file copied there?"
+        )
+
+    def _call(self, source: RemotePath, method: str, **options: Any) -> Any:
+        """Call a method of the filesystem. Raises whatever that raises."""
         if source.fs.async_impl:
-            answer = self._call_async(source, method, options)
-        else:
-            answer = getattr(source.fs, method)(source.path, **options)
-        if isinstance(answer, bytes):
-            self.count(bytes=len(answer))
-        return answer
+            return self._call_async(source, method, options)
+        return getattr(source.fs, method)(source.path, **options)
 
     def _call_async(self, source: RemotePath, method: str, options: dict[str, Any]) -> Any:
         """Call in the filesystem's own event loop, where a timeout or `close` can cut it short."""
-        request = getattr(source.fs, f"_{method}")(source.path, **options)
-        limited = asyncio.wait_for(request, self.retry.timeout)
+        limited = _answer_or_error(source, method, options, self.retry.timeout)
         future = asyncio.run_coroutine_threadsafe(limited, source.fs.loop)
         with self._lock:
             self._running.add(future)
         if self._closing.is_set():  # perhaps too late for `close` to see this one
             future.cancel()
         try:
-            return future.result()
+            answer, error = future.result()
         finally:
             with self._lock:
                 self._running.discard(future)
+        if error is not None:
+            raise error
+        return answer
 
 
-def _describe_failure(error: Exception, what: str, timeout: float) -> str:
-    """A few words on a failed try. Raises SourceMissing or IntegrityError when no other try can help."""
-    status = getattr(error, "status" if hasattr(error, "status") else "code", None)
-    if isinstance(error, FileNotFoundError) or status in HTTP_GONE:
-        raise RemoteFileMissing(f"{what} is not there; was the shard set moved or built anew?") from error
-    if isinstance(error, PermissionError) or status in HTTP_DENIED:
-        raise SourceMissing(
-            f"{what}: access denied ({error}); give credentials, in the environment or as options"
-        ) from error
-    if status == HTTP_RANGE_INVALID:
-        raise IntegrityError(f"{what}: the file ends before that ({error})") from error
-    if isinstance(status, int) and 400 <= status < 500 and status not in HTTP_RETRYABLE:  # noqa: PLR2004
-        raise SourceMissing(f"{what}: the server refuses ({error})") from error
-    if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
-        return f"no answer in {timeout:g} s"
-    return f"{type(error).__name__} {status or error}"
+async def _answer_or_error(
+    source: RemotePath, method: str, options: dict[str, Any], timeout: float
+) -> tuple[Any, Exception | None]:
+    """Call a method of an asynchronous filesystem, for so many seconds.
+
+    Neither task raises: of one that `close` or the timeout cancelled, nobody would retrieve the exception.
+    """
+
+    async def ask() -> tuple[Any, Exception | None]:
+        try:
+            return await getattr(source.fs, f"_{method}")(source.path, **options), None
+        except Exception as error:  # noqa: BLE001 - each filesystem has errors of its own
+            return None, error
+
+    try:
+        return await asyncio.wait_for(ask(), timeout)
+    except asyncio.TimeoutError as error:
+        return None, error

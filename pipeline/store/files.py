@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from pipeline.foreign_files import READ_FLAGS
 
 try:  # three to eight times faster than zlib on encoded images, and the same numbers
     from isal import isal_zlib as checksums
@@ -24,6 +26,15 @@ ShardKey: TypeAlias = "tuple[str, int]"
 
 MOST_OPEN_FILES: Final = 64  # at once; more does not pay, and `ulimit -n 256` must do
 DESCRIPTOR_SHARE: Final = 4  # a pool takes at most one in so many of the process's descriptors
+
+
+PathOpener: TypeAlias = Callable[[Path], int]
+"""Opens a file and returns its descriptor. Raises OSError."""
+
+
+def open_to_read(path: Path) -> int:
+    """Open a file to read it."""
+    return os.open(path, READ_FLAGS)  # a pipe opens as well; reading it is an error, not a wait
 
 
 class OpenFile:
@@ -45,8 +56,11 @@ class OpenFile:
 class FilePool:
     """A bounded number of open tars; those not used lately make room for others."""
 
-    def __init__(self, flags: int = os.O_RDONLY, most: int = 0, kind: type[OpenFile] = OpenFile) -> None:
-        self._flags = flags | os.O_CLOEXEC
+    def __init__(
+        self, opener: PathOpener | None = None, most: int = 0, kind: type[OpenFile] = OpenFile
+    ) -> None:
+        """Open files by `opener`; the default opens to read."""
+        self._opener = opener or open_to_read
         self._kind = kind
         self._most = most or open_file_limit()
         self._lock = threading.Lock()
@@ -61,7 +75,7 @@ class FilePool:
                 file.recent = True
                 return file
             self._make_room()
-            file = self.open[key] = self._kind(os.open(path, self._flags, 0o644))
+            file = self.open[key] = self._kind(self._opener(path))
             return file
 
     def _make_room(self) -> None:

@@ -112,6 +112,26 @@ def locate_samples(dataset: Dataset, size: int, rows: NDArray[np.int64]) -> Samp
     return SampleLocations(dataset, size, rows, table, str(dataset.root / str(size)))
 
 
+def check_tars(dataset: Dataset, size: int) -> None:
+    """Raise SourceMissing or IntegrityError if a local tar of this size is gone, or is not as long as it was.
+
+    One `stat` for each tar: a copy that ended early is found before a run begins, and not hours later.
+    """
+    for shard, needed in dataset.manifest.tar_bytes(size).items():
+        tar = dataset.tar(size, shard)
+        try:
+            found = tar.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceMissing(
+                f"{tar} is needed and not there; copy it again, or pipeline.verify --repair builds it"
+            ) from None
+        if found != needed:
+            raise IntegrityError(
+                f"{tar} has {found:,} bytes and dataset.json says {needed:,}; copy it again, or "
+                "pipeline.verify --repair mends it"
+            )
+
+
 class ByteRange(NamedTuple):
     """Bytes of one shard that are worth one request."""
 

@@ -7,23 +7,21 @@ sees as many faults whatever its threads do; the kinds take turns.
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import zlib
 from collections import Counter
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from tests.pipeline.store.http_faults import HTTP_FAULTS, FaultHandler
+
 FAULTS: Final = ("500", "503", "429", "reset", "stall", "short", "wrong")
 
 
-class FaultyHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FaultyServer
-
+class FaultyHandler(FaultHandler):
     def setup(self) -> None:
         super().setup()
         self.server.connections.add(self.connection)
@@ -32,10 +30,10 @@ class FaultyHandler(BaseHTTPRequestHandler):
         self.server.connections.discard(self.connection)
         super().finish()
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - http.server wants this name
         path = self.server.root / unquote(self.path).strip("/")
         if path.is_dir():
-            self.answer(200, self.listing(path), "text/html")
+            self.answer(200, self.listing(path), Content_Type="text/html")
         elif not path.is_file():
             self.answer(404, b"no such file")
         else:
@@ -60,33 +58,10 @@ class FaultyHandler(BaseHTTPRequestHandler):
     def answer_with_fault(self, status: int, data: bytes, fault: str) -> None:
         if fault.isdigit():
             self.answer(int(fault), b"try again")
-        elif fault == "short":
-            self.answer(status, data[: 7919 * self.server.next_serial() % len(data)])
-        elif fault == "wrong":
-            middle = len(data) // 2
-            spoilt = bytes([data[middle] ^ 1 + self.server.next_serial() % 255])
-            self.answer(status, data[:middle] + spoilt + data[middle + 1 :])
-        elif fault in ("reset", "stall"):
-            self.head(status, len(data))
-            self.wfile.write(data[: len(data) // 2])
-            self.wfile.flush()
-            if fault == "stall":
-                self.server.stopped.wait(20)
-            linger = struct.pack("ii", 1, 0)  # close with a reset
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.close_connection = True
+        elif fault in HTTP_FAULTS:
+            HTTP_FAULTS[fault](self, status, data)
         else:
             self.answer(status, data)
-
-    def answer(self, status: int, data: bytes, kind: str = "application/octet-stream") -> None:
-        self.head(status, len(data), kind)
-        self.wfile.write(data)
-
-    def head(self, status: int, length: int, kind: str = "application/octet-stream") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
-        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Tests print nothing."""
@@ -112,6 +87,8 @@ class FaultyServer(ThreadingHTTPServer):
         """How often each range of each file was requested."""
         self.made: Counter[str] = Counter()
         """The faults made."""
+        self.sent = 0
+        """Bytes of answers without end."""
         self.connections: set[socket.socket] = set()
         self.stopped = threading.Event()
         self._lock = threading.Lock()

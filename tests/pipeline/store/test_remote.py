@@ -38,7 +38,8 @@ from tests.pipeline.store.faulty_server import FAULTS, FaultyServer
 from tests.pipeline.test_shardset import copy_renamed
 
 ALL = np.arange(60)
-QUICK = RetryPolicy(timeout=0.4, pause=0.01)
+QUICK = RetryPolicy(timeout=30, pause=0.01)  # seconds: a loaded machine is slow, and nothing stalls
+IMPATIENT = RetryPolicy(timeout=0.4, pause=0.01, longest_pause=0.1, retries=20)
 
 
 @pytest.fixture
@@ -139,9 +140,8 @@ def test_samples_that_nobody_announced_come_too(built: Path, served: FaultyServe
 def test_a_fifth_of_the_answers_are_faulty(built: Path, tmp_path: Path) -> None:
     """Rows one by one: hundreds of requests, and each kind of fault among them."""
     with FaultyServer(built.parent, share=0.2) as server:
-        shards = open_pets(server, tmp_path)
+        shards = open_pets(server, tmp_path, patience=IMPATIENT)
         store = open_remote_store(shards)
-        started = time.monotonic()
         for size in (24, 48):
             locations = locate_all(shards, size)
             for at in range(60):
@@ -150,14 +150,13 @@ def test_a_fifth_of_the_answers_are_faulty(built: Path, tmp_path: Path) -> None:
         store.close()
         assert set(server.made) == set(FAULTS)
         assert store.stats.retries == store.stats.requests - 120 > 10
-        assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_in_manifest_and_index_are_retried(built: Path, tmp_path: Path, fault: str) -> None:
     with FaultyServer(built.parent, share=1.0, kinds=(fault,)) as server:
         server.most = 2
-        shards = open_pets(server, tmp_path)
+        shards = open_pets(server, tmp_path, patience=IMPATIENT)
         assert server.made[fault] == 4
     assert shards["pets"].manifest.text() == (built / "dataset.json").read_text()
     assert len(shards["pets"].index) == 60
@@ -170,7 +169,8 @@ def test_a_server_that_stalls_costs_a_timeout_and_no_more(served: FaultyServer, 
     started = time.monotonic()
     with pytest.raises(SourceMissing) as caught:
         read_sample(store, locations, 0)
-    assert 0.9 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.9
+    assert len(served.ranges()) <= 3
     text = str(caught.value)
     assert f"{served.url}/pets/48/shard-000000.tar, bytes {locations.offsets[0]:,} to " in text
     assert "3 tries: no answer in 0.3 s; no answer in 0.3 s; no answer in 0.3 s" in text
@@ -447,7 +447,7 @@ def test_two_processes_share_a_cache_that_is_too_small(served: FaultyServer, tmp
 
 
 def test_a_closed_store_gives_up_at_once(served: FaultyServer, tmp_path: Path) -> None:
-    shards = open_pets(served, tmp_path, patience=RetryPolicy(timeout=20))
+    shards = open_pets(served, tmp_path, patience=RetryPolicy(timeout=60))
     served.always[".tar"] = "stall"
     before = threading.active_count()
     store, locations = open_remote_store(shards), locate_all(shards)
@@ -466,8 +466,8 @@ def test_a_closed_store_gives_up_at_once(served: FaultyServer, tmp_path: Path) -
         time.sleep(0.01)
     started = time.monotonic()
     store.close()
-    waiting.join(2)
-    assert time.monotonic() - started < 2
+    waiting.join(30)
+    assert time.monotonic() - started < 30  # not a minute, six times
     assert [type(failure) for failure in failures] == [RunInterrupted]
     served.stopped.set()
     with pytest.raises(RunInterrupted, match="the store was closed"):
@@ -551,7 +551,7 @@ def test_an_unfinished_foreign_or_absent_dataset_is_an_error(built: Path, tmp_pa
     with FaultyServer(tmp_path / "served") as server:
         with pytest.raises(SourceMissing, match="neither a dataset"):
             ShardSet.open(f"{server.url}/pets/24", cache=tmp_path / "cache", patience=QUICK)
-        with pytest.raises(SourceMissing, match="nowhere is not there"):
+        with pytest.raises(SourceMissing, match="nowhere/ is not there"):
             ShardSet.open(f"{server.url}/nowhere", cache=tmp_path / "cache", patience=QUICK)
         (copy / "dataset.json").unlink()
         for url in (server.url, f"{server.url}/pets"):
