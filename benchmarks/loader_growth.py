@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ from benchmarks.plan_growth import CLASSES, peak_megabytes
 from pipeline.build.plan import PARQUET_OPTIONS
 from pipeline.index import DatasetManifest
 from pipeline.layout import DatasetLayout
-from pipeline.records import ClassRecord
+from pipeline.records import ClassRecord, ShardFile
 from pipeline.samplers.fixed import Fixed
 from pipeline.samplers.meta_dataset import MetaDataset
 from pipeline.shardset import ShardSet
@@ -64,10 +65,17 @@ def write_dataset(rows: int, out: Path) -> None:
         manifest,
         samples=rows,
         splits={"": rows},
+        shards={size: _holding(files, rows) for size, files in manifest.shards.items()},
         classes=tuple(ClassRecord(name=f"class-{number:04d}") for number in range(classes)),
         index_sha256=hashlib.sha256(layout.index.read_bytes()).hexdigest(),
     )
     layout.manifest.write_text(grown.text(), encoding="utf-8")
+
+
+def _holding(files: Sequence[ShardFile], rows: int) -> tuple[ShardFile, ...]:
+    """The tars as if they held so many samples: a manifest that contradicts itself does not open."""
+    *others, last = (replace(file, samples=1) for file in files)
+    return (*others, replace(last, samples=rows - len(others)))
 
 
 def measure_growth(root: Path) -> dict[str, float]:

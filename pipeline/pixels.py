@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -24,6 +25,11 @@ IMAGENET: Final = PixelNormalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225
 """ORBIT's code, and the weights of most backbones."""
 SYMMETRIC: Final = PixelNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Minus one to one: Meta-Dataset's and LITE's VTAB+MD code."""
+
+
+def is_usable(normalisation: PixelNormalisation) -> bool:
+    """Whether it makes numbers of pixels: finite means, and deviations above zero."""
+    return all(map(math.isfinite, (*normalisation.mean, *normalisation.std))) and min(normalisation.std) > 0
 
 
 def normalise(

@@ -16,7 +16,7 @@ import simplejpeg
 from PIL import Image
 
 from pipeline.decoders.base import DecodeJob, SampleFault
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, first_line
 from pipeline.layout import npy_header
 from pipeline.store.local import SampleLocations, SampleStore
 from pipeline.store.mapped import MappedStore
@@ -187,8 +187,8 @@ def npy_header_fault(header: bytes, size: int) -> str:
         if version != (1, 0):
             return f"its version is {version} and not (1, 0)"
         described = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
-        return str(error)
+    except Exception as error:  # noqa: BLE001 - numpy parses Python, which fails in many kinds
+        return first_line(error)
     needed = ((size, size, 3), False, np.dtype(np.uint8))
     if described != needed:
         return f"its header says {described} and not {needed}"

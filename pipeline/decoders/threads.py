@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.records import Encoding
 from pipeline.store.local import SampleStore
 
+MOST_THREADS: Final = 1024  # more than any machine has cores; each takes memory for its stack
 PIECE_SAMPLES: Final = {"jpeg": 16, "png": 16, "raw": 128}
 """Few, so that all threads finish a chunk together; more where a sample takes next to no time."""
 
@@ -98,8 +99,8 @@ class ThreadedDecoder:
     """
 
     def __init__(self, store: SampleStore, *, size: int, threads: int, fast: bool = False) -> None:
-        if threads < 1:
-            raise UsageError(f"a decoder needs at least one thread, got {threads}")
+        if not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"a decoder has 1 to {MOST_THREADS:,} threads, got {threads}")
         self._pieces = PieceQueue(size=size, takers=threads)
         self.workers = [
             threading.Thread(

@@ -60,7 +60,7 @@ class EpisodeLoader:
         fast: bool = False,
         mapped: bool = False,
     ) -> None:
-        """Open a loader; nothing is read before the first episode is asked for.
+        """Open a loader; no image is read before the first episode is asked for.
 
         image_size: one of the sizes that the shards hold, in pixels.
         h: number of support images (with clips: of clips) that carry gradient; they come first.
@@ -70,8 +70,9 @@ class EpisodeLoader:
             where there is one. auto: turbo on the CPU; on a GPU dali if it is installed.
         threads: number that decode; by default one for each usable core, on a GPU one less.
         ahead: chunks that may be decoded before they are asked for; waiting chunks take memory.
-        on_error: for a sample that cannot be read or decoded. raise: an error at its chunk. mask: zeros,
-            and False in `Chunk.valid`. replace: another sample of its class, always the same one.
+        on_error: for a sample that cannot be read or decoded. raise: an error at its chunk, and already
+            here for a tar that is missing or of another length. mask: zeros, and False in `Chunk.valid`.
+            replace: another sample of its class, always the same one.
         rank, world: this process takes the episodes start + rank, start + rank + world, ...
         fast: turbo decodes JPEG a few per cent faster, some grey levels off.
         mapped: map local shards into memory: faster, but a shard truncated meanwhile kills the process.
@@ -87,6 +88,8 @@ class EpisodeLoader:
         self._next = start
         policy = FaultPolicy(on_error, seed)
         _check_image_size(shards, image_size)
+        if on_error == "raise":
+            shards.check_tars(image_size)
         store = shards.open_store(mapped=mapped)
         self._parts = StreamParts(
             shards=shards,

@@ -69,7 +69,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> BuiltShards:
                 "name": item.name, "class_name": CLASSES[item.class_id], "class_id": item.class_id,
                 "split": "", "group": "", "user": "", "kind": "", "frame": -1,
             }  # fmt: skip
-            encoded = encode_sizes((source / item.file).read_bytes(), item, RECIPE)
+            encoded = encode_sizes((source / item.file).read_bytes(), item, RECIPE).sizes
             for size, data in zip(EXTENSIONS, encoded, strict=True):
                 samples[size].append(ExpectedSample(f"{key:09d}", item.class_id, data, metadata))
     return BuiltShards(out, samples)

@@ -165,6 +165,7 @@ def bad_raws() -> dict[str, bytes]:
         "pixels alone": sound[128:],
         "no magic": b"x" + sound[1:],
         "damaged header": sound[:20] + b"\0\0" + sound[22:],
+        "open bracket": sound[:10] + b"(" + sound[11:],
         "another order": npy_bytes(np.zeros((SIZE, SIZE, 3), np.uint8, order="F")[:, ::1].T.copy().T),
         "signed": npy_bytes(np.zeros((SIZE, SIZE, 3), np.int8)),
         "channels first": npy_bytes(np.zeros((3, SIZE, SIZE), np.uint8)),

@@ -145,8 +145,9 @@ def test_memory_of_another_shape_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="contiguous memory of shape"):
             decoder.submit(DecodeJob(locations, out.to(torch.uint8)))
     decoder.close()
-    with pytest.raises(UsageError, match="at least one thread"):
-        ThreadedDecoder(LocalStore(), size=SIZE, threads=0)
+    for threads in (0, 2**40):
+        with pytest.raises(UsageError, match=rf"has 1 to 1,024 threads, got {threads}"):
+            ThreadedDecoder(LocalStore(), size=SIZE, threads=threads)
 
 
 @pytest.mark.parametrize("form", ["jpeg:95", "raw"])

@@ -402,6 +402,17 @@ def test_too_much_damage_is_an_error_under_any_policy(copied: Path) -> None:
         _ = next(iter(opened)).support.images
 
 
+def test_a_shard_of_another_length_is_an_error_before_the_first_episode(
+    copied: Path, sampler: RowSampler
+) -> None:
+    os.truncate(copied / "48" / "shard-000002.tar", 1000)
+    shards = ShardSet.open(copied)
+    with pytest.raises(IntegrityError, match=r"shard-000002\.tar has 1,000 bytes"):
+        loader(shards, sampler)
+    loader(shards, sampler, 24).close()
+    loader(shards, sampler, on_error="mask").close()
+
+
 def test_a_shard_truncated_while_running_is_an_error(copied: Path, sampler: RowSampler) -> None:
     shards = ShardSet.open(copied)
     with loader(shards, sampler, ahead=1) as opened:
