@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from learners import checkpoint
 from learners.learner import MetaLearner
-from learners.methods.catalogue import LEARNERS, LearnerInfo, make_learner
+from learners.methods.catalogue import LEARNERS, LearnerInfo
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.index import Dataset
 from pipeline.settings import read_json, typed
@@ -20,6 +20,17 @@ LAST_CHECKPOINT: Final = "last.safetensors"
 BEST_CHECKPOINT: Final = "best.safetensors"
 FAITHFUL: Final = "faithful"
 """The kind of all presets: they do what a published code does. A run without a preset has settings of our own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataIdentity:
+    """What a dataset holds, wherever it lies: the same identity means the same episodes, bit for bit."""
+
+    plan: str
+    """The hash of its plan: the images by name, their classes and splits, sizes and encodings."""
+    samples: int
+    index: str
+    """The sha256 of its index, which has the place, length and checksum of every stored image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +47,8 @@ class RunState:
     """Validation accuracies of the best weights, by dataset."""
     validated: int = 0
     """Episodes at the last validation."""
+    data: dict[str, DataIdentity] = field(default_factory=dict)
+    """The datasets that the run trains and validates on; older checkpoints do not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +87,8 @@ def load_run(place: str | Path) -> TrainedRun:
     """Load a checkpoint, or that of a run's folder: the best one if validation chose one, else the last."""
     file = _checkpoint_file(Path(place))
     state, info, trees = read_checkpoint(file)
-    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation, options=info.options)
+    checkpoint.check_fits(info.blueprint(file), trees["learner"], file)
+    net = info.make(file)
     checkpoint.load_module(net, trees["learner"], file)
     return TrainedRun(net, info, state.tasks, file)
 
@@ -86,10 +100,27 @@ def read_checkpoint(file: Path) -> tuple[RunState, LearnerInfo, dict[str, Any]]:
         raise UsageError(f"{file} is a classifier that has adapted already; PortableClassifier.load uses it")
     state = typed(values, RunState, str(file))
     info = LearnerInfo.from_described(state.about, file)
-    trees = checkpoint.unflatten(tensors, state.state)
+    trees = checkpoint.unflatten(tensors, state.state, file)
     if not isinstance(trees, dict) or not isinstance(trees.get("learner"), dict):
         raise IntegrityError(f"{file} holds no learner's state; take an older checkpoint")
     return state, info, trees
+
+
+def write_checkpoint(file: Path, state: RunState, trees: Mapping[str, Any]) -> None:
+    """Write what `read_checkpoint` reads, completely or not at all."""
+    tensors, values = checkpoint.flatten(trees)
+    checkpoint.save(file, tensors, asdict(replace(state, state=values)))
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint from which a run goes on."""
+    file = folder / LAST_CHECKPOINT
+    if not file.exists():
+        raise SourceMissing(
+            f"{folder} has no {LAST_CHECKPOINT}: the run ended before its first save; start it again by the command "
+            "that it began with"
+        )
+    return file
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

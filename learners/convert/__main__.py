@@ -25,6 +25,7 @@ from learners.methods.catalogue import LEARNERS, describe_learner, make_learner
 from learners.networks.weights import read_weight_file
 from learners.runs import LAST_CHECKPOINT, SETTINGS_FILE, RunState
 from pipeline.command import command_parser, run_command
+from pipeline.constants import READ_BLOCK
 from pipeline.errors import UsageError, first_few
 from pipeline.layout import write_atomically
 
@@ -92,9 +93,13 @@ def write_run(out: Path, file: Path, converted: ConvertedLearner) -> None:
     tensors, state = checkpoint.flatten({"learner": converted.net.state_dict()})
     about = describe_learner(converted.net, found.learner, found.image_size, options=found.options)
     out.mkdir(parents=True, exist_ok=True)
+    digest = sha256()
+    with file.open("rb") as read:
+        while block := read.read(READ_BLOCK):
+            digest.update(block)
     origin = {
         "file": file.name,
-        "sha256": sha256(file.read_bytes()).hexdigest(),
+        "sha256": digest.hexdigest(),
         "format": found.format.name,
         "left_out": converted.left_out,
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from learners.checkpoint import misfit
 from pipeline.errors import IntegrityError, first_few
 
 
@@ -28,10 +29,8 @@ class OfficialTensors:
         tensor = self._tensors.get(name)
         if tensor is None:
             self._missing.append(name)
-        elif tensor.shape != like.shape:
-            self._problems.append(f"{name} has the shape {[*tensor.shape]} and not {[*like.shape]}")
-        elif tensor.is_floating_point() != like.is_floating_point():
-            self._problems.append(f"{name} holds {tensor.dtype} and not {like.dtype}")
+        elif problem := misfit(tensor, like):
+            self._problems.append(f"{name} {problem}")
         elif not tensor.isfinite().all():
             self._problems.append(f"{name} holds NaN or infinity")
         else:

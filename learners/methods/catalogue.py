@@ -22,11 +22,14 @@ from learners.networks import backbone
 from learners.networks.backbones import PRETRAINED, RANDOM
 from learners.networks.base import Backbone
 from learners.networks.set_encoder import SetEncoder
-from pipeline.constants import PIXEL_LIMIT
 from pipeline.errors import IntegrityError, UsageError, check_choice
-from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation, is_usable
 from pipeline.records import DEFAULT_RESIZE, ResizeMethod
 from pipeline.settings import typed
+
+LARGEST_IMAGE: Final = (
+    1024  # pixels a side; the papers' are 84 and 224, and a file may not ask for all memory
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +91,7 @@ def _set_encoder(net: Backbone, options: LearnerOptions) -> SetEncoder:
     )
 
 
+_UNDESCRIBED: Final = "{} does not say which learner it is of"
 NAMED_PIXELS: Final = {"symmetric": SYMMETRIC, "imagenet": IMAGENET}
 LEARNERS: Final[Mapping[str, LearnerEntry]] = {
     "protonets": LearnerEntry(
@@ -128,6 +132,14 @@ class LearnerInfo:
     """How the images it was trained on were made square."""
     options: LearnerOptions = DEFAULT_OPTIONS
 
+    def __post_init__(self) -> None:
+        if not 0 < self.image_size <= LARGEST_IMAGE:
+            raise UsageError(
+                f"images of {self.image_size} px a side: its image_size is wrong, which is 1 to {LARGEST_IMAGE}"
+            )
+        if not is_usable(self.normalisation):
+            raise UsageError(f"normalisation: deviations are positive numbers, got {self.normalisation.std}")
+
     def described(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -135,17 +147,27 @@ class LearnerInfo:
     @classmethod
     def from_described(cls, values: object, source: object) -> LearnerInfo:
         """Read what `described` wrote; `source` names the file in errors."""
-        info = typed(values, cls, f"{source} does not say which learner it is of")
+        info = typed(values, cls, _UNDESCRIBED.format(source))
         if info.learner not in LEARNERS:
             raise IntegrityError(
                 f"{source} is of a learner {info.learner!r}, which this version does not know; it has "
                 f"{', '.join(LEARNERS)}"
             )
-        if not 0 < info.image_size**2 <= PIXEL_LIMIT:
-            raise IntegrityError(
-                f"{source} is of images of {info.image_size} px a side: its image_size is wrong"
-            )
         return info
+
+    def make(self, source: object) -> MetaLearner:
+        """Make the learner, with initial weights; `source` names the file in errors."""
+        try:
+            return make_learner(
+                self.learner, self.backbone, normalisation=self.normalisation, options=self.options
+            )
+        except UsageError as error:  # the file contradicts itself, not the user
+            raise IntegrityError(f"{_UNDESCRIBED.format(source)}: {error}") from error
+
+    def blueprint(self, source: object) -> MetaLearner:
+        """The learner without memory for its weights, to compare a file with before it is loaded."""
+        with torch.device("meta"):
+            return self.make(source)
 
 
 def make_learner(  # noqa: PLR0913 - named and independent

@@ -18,6 +18,7 @@ from learners.task import ChunkedPass, Classifier
 from pipeline.errors import UsageError, check_choice
 
 WEIGHTINGS: Final = ("whole", "paper")
+MOST_STEPS: Final = 10_000  # in one task; the papers' are 15 and 50, and a file may not ask for endless time
 Step: TypeAlias = Callable[[Sequence[Tensor]], None]
 """A function that updates the parameters, given their gradients."""
 
@@ -50,8 +51,8 @@ class SupportDescent:
     weighting: str = "whole"
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise UsageError(f"the number of steps starts at 0, got {self.steps}")
+        if not 0 <= self.steps <= MOST_STEPS:
+            raise UsageError(f"the number of steps is 0 to {MOST_STEPS:,}, got {self.steps}")
         check_choice(self.weighting, WEIGHTINGS, "the weighting of chunks")
 
     def run(self, parameters: Sequence[Tensor], step: Step, loss: SupportLoss) -> None:

@@ -125,19 +125,22 @@ def _timm(name: str, weights: str | Path | None) -> _NetworkParts:
         if fetch:
             _check_hub(timm.get_pretrained_cfg(model))
         net = timm.create_model(model, num_classes=0, pretrained=fetch)
+        dim = int(net.head_hidden_size)
     except (OSError, RuntimeError) as error:
-        if not fetch:
-            raise
-        raise SourceMissing(_where_to_get(timm, model, error)) from error
+        if fetch:
+            raise SourceMissing(_where_to_get(timm, model, error)) from error
+        raise UsageError(f"timm does not make a backbone {name!r}: {first_line(error)}") from error
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"timm's {name!r} is no network from images to features: {first_line(error)}"
+        ) from error
     cfg = net.pretrained_cfg
     names = cfg.get("classifier") or CLASSIFIER_NAMES
     normalisation = PixelNormalisation(tuple(cfg["mean"]), tuple(cfg["std"]))
     if name == FIXED_BORDERS:
         fix_borders(net)
         normalisation = SYMMETRIC
-    return _NetworkParts(
-        net, net.head_hidden_size, normalisation, (names,) if isinstance(names, str) else tuple(names)
-    )
+    return _NetworkParts(net, dim, normalisation, (names,) if isinstance(names, str) else tuple(names))
 
 
 def _check_hub(cfg: Any) -> None:

@@ -25,6 +25,10 @@ REGULARISER_SCALE: Final = (
     0.001  # of initial regularisers, so that features start as the weights compute them
 )
 TENSORS_PER_PLACE: Final = 2  # gamma and beta
+RULE_LETTERS: Final = 500  # of a regular expression of norms; the published ones have 60
+RULE_REPEATS: Final = 5  # in one: each multiplies the time of a match by the letters of a name
+REPEATS: Final = re.compile(r"(?<!\\)[*+?{]")
+REPEATED_GROUP: Final = re.compile(r"\)[*+?{]")  # a repeat of repeats can take time without end
 
 
 class _FilmCall(threading.local):
@@ -45,9 +49,10 @@ def film_places(net: nn.Module, rule: bool | str = True) -> dict[str, nn.Module]
     """
     norms = {name: norm for name, norm in net.named_modules() if _may_film(norm)}
     if isinstance(rule, str):
+        _check_rule(rule)
         try:
             chosen = [name for name in norms if re.fullmatch(rule, name)]
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(
                 f"{rule!r}, which should match names of norms, is no pattern: {error}"
             ) from error
@@ -57,6 +62,16 @@ def film_places(net: nn.Module, rule: bool | str = True) -> dict[str, nn.Module]
         known = ", ".join(list(norms)[:5]) or "none"
         raise UsageError(f"FiLM needs norms that match {rule!r}; the network's norms are {known} …")
     return {name: norms[name] for name in chosen}
+
+
+def _check_rule(rule: str) -> None:
+    """Refuse a regular expression that can take long to match: it may come from a checkpoint."""
+    repeats = len(REPEATS.findall(rule.replace("(?", "(")))
+    if len(rule) > RULE_LETTERS or repeats > RULE_REPEATS or REPEATED_GROUP.search(rule):
+        raise UsageError(
+            f"a pattern of names of norms has at most {RULE_LETTERS} letters, {RULE_REPEATS} repeats (* + ? {{}}) "
+            f"and none of a group; got {rule[:RULE_LETTERS]!r}"
+        )
 
 
 def install_film(norms: Sequence[nn.Module]) -> tuple[int, ...]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import torch
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from learners.checkpoint import load_module, read_safetensors
 from learners.networks.base import Backbone
-from pipeline.errors import IntegrityError, SourceMissing, first_line
+from learners.networks.inert_pickle import StoredTensor
+from learners.networks.torch_file import TorchFile
+from pipeline.errors import LONGEST_LINE, IntegrityError, SourceMissing, first_line
 from pipeline.layout import write_atomically
-from pipeline.pixels import PixelNormalisation
+from pipeline.pixels import PixelNormalisation, is_usable
 
 WRAPPERS: Final = ("state_dict", "model", "model_state_dict")  # keys under which trainers store weights
 GPUS: Final = "module."  # before every name where several GPUs trained
@@ -45,7 +45,7 @@ LUKEMELAS_FIRST: Final = {**LUKEMELAS_BLOCK, "_bn1": "bn1", "_project_conv": "co
 
 
 def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> PixelNormalisation | None:
-    """Load a network's weights from safetensors, or from a torch file read with `weights_only=True`.
+    """Load a network's weights from safetensors, or from a file of torch's of which nothing is run.
 
     heads: names of classifier layers, whose weights are skipped. Returns the normalisation that the weights
     expect, if the file says.
@@ -62,10 +62,10 @@ def load_weights(net: nn.Module, path: str | Path, heads: Sequence[str]) -> Pixe
     counters = {name for name in needed.keys() | fitted.keys() if name.endswith(COUNTER)}
     fitted = {name: tensor for name, tensor in fitted.items() if name not in counters}
     fitted |= {name: needed[name] for name in counters & needed.keys()}
-    broken = [name for name, tensor in fitted.items() if not tensor.isfinite().all()]
+    load_module(net, fitted, path)
+    broken = [name for name, tensor in net.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise IntegrityError(f"{path}: {broken[0]} holds NaN or infinity; fetch the weights again")
-    load_module(net, fitted, path)
     return _normalisation(header, path)
 
 
@@ -84,23 +84,27 @@ def read_weight_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if _is_safetensors(path):
         return read_safetensors(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an unusual pickle, which is refused below
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        with TorchFile(path) as file:
+            found = file.values
+            for wrapper in WRAPPERS:
+                if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+                    found = found[wrapper]
+            if not isinstance(found, Mapping) or not all(map(_is_weight, found.items())):
+                raise IntegrityError(f"{path} needs a state_dict: names and tensors, and nothing besides")
+            tensors = {name: file.load(stored) for name, stored in found.items()}
+    except ValueError as error:
         raise IntegrityError(
-            f"{path} cannot be read as weights alone, and nothing else in it is run: {_reason(error)}; fetch a "
-            "damaged file again, or save the state_dict() and nothing besides"
+            f"{path} cannot be read as weights alone, and nothing else in it is run: {first_line(error)}; fetch "
+            "a damaged file again, or save the state_dict() and nothing besides"
         ) from error
-    for wrapper in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise IntegrityError(f"{path} needs a state_dict: names and tensors, and nothing besides")
-    tensors = {str(name): tensor for name, tensor in found.items()}
     if all(name.startswith(GPUS) for name in tensors):
         tensors = {name.removeprefix(GPUS): tensor for name, tensor in tensors.items()}
     return tensors, {}
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, StoredTensor)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -109,15 +113,6 @@ def _is_safetensors(path: Path) -> bool:
         raise SourceMissing(f"{path}: there is no such file of weights")
     with path.open("rb") as file:
         return path.suffix == ".safetensors" or file.read(HEADER_AT + 1)[HEADER_AT:] == b"{"
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refused a file; its own text is a page."""
-    asked = re.search(r"GLOBAL (\S+)", str(error))
-    if asked:
-        return f"it asks Python for {asked[1]}"
-    sentence = first_line(error).partition(". ")[0]
-    return sentence if " " in sentence else repr(error)
 
 
 def usual_names(names: Iterable[str], net: nn.Module) -> dict[str, str]:
@@ -149,9 +144,12 @@ def _normalisation(header: Mapping[str, str], path: str | Path) -> PixelNormalis
     try:
         mean, std = json.loads(header["normalisation"])
         (r, g, b), (s, t, u) = (tuple(float(value) for value in values) for values in (mean, std))
-    except (ValueError, TypeError) as error:
+        found = PixelNormalisation((r, g, b), (s, t, u))
+        if not is_usable(found):
+            raise ValueError("a deviation is not positive, or a number not finite")  # noqa: TRY301
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise IntegrityError(
             f"{path}: its normalisation needs three means and three deviations, not "
-            f"{header['normalisation']!r}"
+            f"{header['normalisation'][:LONGEST_LINE]!r}"
         ) from error
-    return PixelNormalisation((r, g, b), (s, t, u))
+    return found

@@ -11,11 +11,13 @@ classify at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
@@ -24,16 +26,20 @@ from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
 from learners.networks.backbones import PRETRAINED
+from learners.networks.film import identity_film
 from learners.processes import choose_device
 from learners.runs import load_run
 from learners.task import DEFAULT_CHUNK, ChunkedPass, Classifier
 from learners.use.pictures import ImageInputs, image_names, list_images, load_pixels
 from learners.use.support import collect_support
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, first_line
+from pipeline.layout import write_atomically
 from pipeline.settings import typed
 
 CLASSIFIER_KEY: Final = "classifier"
 PROBABILITY_TOLERANCE: Final = 1e-4  # by which equal networks may differ on a GPU
+CHUNK_PIXELS: Final = DEFAULT_CHUNK * 384**2  # in memory at a time; larger images come in smaller chunks
+PROBE_COUNTS: Final = (2, 3)  # queries; shapes that fit both do not depend on their number
 
 
 class Answer(NamedTuple):
@@ -81,8 +87,9 @@ class PortableClassifier:
         images = list_images(pictures)
         names = image_names(images)
         probabilities = [torch.empty(0, len(self.classes))]
-        for begin in range(0, len(images), DEFAULT_CHUNK):
-            part = slice(begin, begin + DEFAULT_CHUNK)
+        chunk = self.inner.passage.chunk
+        for begin in range(0, len(images), chunk):
+            part = slice(begin, begin + chunk)
             pixels = load_pixels(images[part], self.info.image_size, self.info.resizing, names[part])
             probabilities.append(self.inner(pixels).cpu())
         return torch.cat(probabilities)
@@ -95,6 +102,10 @@ class PortableClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file with all that `load` needs, after checking that it is enough."""
+        write_atomically(Path(path), self.packed(path))
+
+    def packed(self, target: object) -> bytes:
+        """The bytes of the file that `save` writes; `target` is its name for errors."""
         tensors, parts = checkpoint.flatten(
             {
                 "backbone": self.inner.backbone.state_dict(),
@@ -105,8 +116,8 @@ class PortableClassifier:
         )
         record = {"about": self.info.described(), "classes": [*self.classes], "parts": parts}
         device = next(self.inner.backbone.parameters()).device
-        self._check_same(_restore_classifier(tensors, {CLASSIFIER_KEY: record}, path, device))
-        checkpoint.save(path, tensors, {CLASSIFIER_KEY: record})
+        self._check_same(_restore_classifier(tensors, {CLASSIFIER_KEY: record}, target, device))
+        return checkpoint.pack(tensors, {CLASSIFIER_KEY: record}, target)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> PortableClassifier:
@@ -179,6 +190,7 @@ class Learner:
             support.pixels(self.info.image_size, self.info.resizing),
             torch.tensor(support.labels),
             len(support.classes),
+            _passage(self.info.image_size),
         )
         return _portable_classifier(classifier, self.info, support.classes)
 
@@ -195,7 +207,13 @@ def _portable_classifier(
         for tensors in (classifier.film, classifier.state)
     )
     backbone, head = classifier.backbone.eval(), classifier.head.eval()
-    return PortableClassifier(Classifier(backbone, head, film, state, ChunkedPass()), info, classes)
+    inner = Classifier(backbone, head, film, state, _passage(info.image_size))
+    return PortableClassifier(inner, info, classes)
+
+
+def _passage(image_size: int) -> ChunkedPass:
+    """Chunks of images of that many pixels a side."""
+    return ChunkedPass(chunk=max(1, min(DEFAULT_CHUNK, CHUNK_PIXELS // image_size**2)))
 
 
 def _restore_classifier(
@@ -206,28 +224,51 @@ def _restore_classifier(
         raise IntegrityError(f"{source} holds no classifier; a run's checkpoint is for Learner.load")
     record = typed(values[CLASSIFIER_KEY], ClassifierRecord, f"{source} is no whole classifier")
     info = LearnerInfo.from_described(record.about, source)
-    try:
-        unflattened = checkpoint.unflatten(tensors, record.parts)
-    except (TypeError, ValueError) as error:
-        raise IntegrityError(f"{source} is no whole classifier: parts: {error}") from error
+    unflattened = checkpoint.unflatten(tensors, record.parts, f"{source} is no whole classifier: parts")
+    if not isinstance(unflattened, dict):
+        raise IntegrityError(f"{source} is no whole classifier: parts: it holds no tensors by name")
     parts = typed(unflattened, ClassifierParts, f"{source} lacks tensors")
-    net = make_learner(info.learner, info.backbone, normalisation=info.normalisation, options=info.options)
+    _check_parts(parts, info.blueprint(source), record.classes, source)
+    net = info.make(source)
     checkpoint.load_module(net.backbone, parts.backbone, source)
     checkpoint.load_module(net.head, parts.head, source)
-    film, state = (tuple(one.to(device) for one in some) for some in (parts.film, parts.state))
+    film = tuple(one.to(device, torch.float32) for one in parts.film)
+    state = tuple(one.to(device) for one in parts.state)
     classifier = Classifier(net.backbone.to(device), net.head.to(device), film, state, ChunkedPass())
-    _check_way(classifier, record.classes, device, source)
+    with _refusing_state(source):
+        classifier.score(torch.zeros(1, classifier.backbone.dim, device=device))
     return _portable_classifier(classifier, info, record.classes)
 
 
-def _check_way(
-    classifier: Classifier, classes: tuple[str, ...], device: torch.device, source: object
-) -> None:
-    """Refuse a file whose state does not fit its head, or is of another number of classes."""
+def _check_parts(parts: ClassifierParts, net: MetaLearner, classes: tuple[str, ...], source: object) -> None:
+    """Refuse tensors that do not fit a learner on the meta device; no memory is taken for any product."""
+    checkpoint.check_fits(net.backbone, parts.backbone, source)
+    checkpoint.check_fits(net.head, parts.head, source)
+    like = torch.empty(0, device="meta")
+    needed = identity_film(net.backbone.film_channels, like) if parts.film else ()
+    if len(needed) != len(parts.film) or any(map(checkpoint.misfit, parts.film, needed)):
+        raise IntegrityError(f"{source}: film: its tensors are not those of the {net.backbone.name}")
+    with _refusing_state(source):
+        state = tuple(_on_meta(one) for one in parts.state)
+        for count in PROBE_COUNTS:
+            logits = net.head.logits(state, like.new_empty(count, net.backbone.dim))
+            if logits.shape != (count, len(classes)):
+                way = " x ".join(map(str, logits.shape[1:]))
+                raise IntegrityError(f"{source}: classes: {len(classes)} names, and its state is of {way}")
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    if tensor.dtype not in checkpoint.WEIGHT_DTYPES | checkpoint.COUNT_DTYPES:
+        raise TypeError(f"it holds {tensor.dtype}")
+    return tensor.to("meta")
+
+
+@contextmanager
+def _refusing_state(source: object) -> Iterator[None]:
+    """Turn a head's failure at the state of a file into an error that names the file."""
     try:
-        features = torch.zeros(1, classifier.backbone.dim, device=device)
-        way = classifier.score(features).shape[1]
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise IntegrityError(f"{source}: state: it does not fit the head: {error}") from error
-    if way != len(classes):
-        raise IntegrityError(f"{source}: classes: {len(classes)} names, and its state is of {way}")
+        with catch_warnings():
+            simplefilter("error")  # torch warns of shapes that it will refuse one day
+            yield
+    except (RuntimeError, ValueError, IndexError, TypeError, Warning) as error:
+        raise IntegrityError(f"{source}: state: it does not fit the head: {first_line(error)}") from error

@@ -6,6 +6,7 @@ those that it was trained on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,17 +18,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from learners.task import CHANNELS_FIRST
-from pipeline.build.images import DECODE_ERRORS, clean_image, convert_to_rgb, resize_to_square
+from pipeline.build.images import DECODE_ERRORS, convert_to_rgb, decode_image, resize_to_square
 from pipeline.errors import IntegrityError, SourceMissing, UsageError, first_few
+from pipeline.foreign_files import UnfitFileError, read_regular
 from pipeline.process import usable_cores
-from pipeline.records import Item, ResizeMethod
+from pipeline.records import ResizeMethod
 from pipeline.sources.archives import is_litter
+from pipeline.sources.spans import MEMBER_LIMIT
 
 ImageInput: TypeAlias = "str | Path | bytes | Image.Image | Tensor"
 """A file, the bytes of one, a PIL image, or 3 x H x W pixels of uint8."""
 ImageInputs: TypeAlias = "ImageInput | Sequence[ImageInput]"
 """One or several; a path may be a folder, and a tensor N x 3 x H x W."""
 CHANNELS_LAST: Final = (1, 2, 0)
+log = logging.getLogger(__name__)
 PHONE_FORMATS: Final = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")
 
 
@@ -53,17 +57,18 @@ def load_pixels(
 ) -> Tensor:
     """Load images as uint8, n x 3 x size x size, channels last in memory like a loader's.
 
-    names: what the error calls each image; one error lists all images that cannot be used.
+    names: what the error calls each image; one error lists all images that cannot be used. A warning names
+    those whose files are damaged, and which are used with gaps.
     """
 
-    def read(image: ImageInput) -> Tensor | str:
+    def read(image: ImageInput, name: str) -> Tensor | str:
         try:
-            return _read_pixels(image, size, resizing)
+            return _read_pixels(image, size, resizing, name)
         except IntegrityError as error:
             return str(error)
 
     with ThreadPoolExecutor(max(1, min(usable_cores(), len(images)))) as pool:
-        results = list(pool.map(read, images))
+        results = list(pool.map(read, images, names))
     problems = [f"{name}: {one}" for name, one in zip(names, results, strict=True) if isinstance(one, str)]
     if problems:
         count = "a picture" if len(problems) == 1 else f"{len(problems)} pictures"
@@ -117,24 +122,29 @@ def _check_image(image: ImageInput) -> ImageInput:
     return image
 
 
-def _read_pixels(image: ImageInput, size: int, resizing: ResizeMethod) -> Tensor:
+def _read_pixels(image: ImageInput, size: int, resizing: ResizeMethod, name: str) -> Tensor:
     """The pixels of one image, size x size x 3."""
     if isinstance(image, Tensor) and image.shape[1:] == (size, size):
         return image.permute(CHANNELS_LAST).cpu()
-    return torch.from_numpy(np.array(resize_to_square(_open_image(image), size, resizing)))
+    return torch.from_numpy(np.array(resize_to_square(_open_image(image, name), size, resizing)))
 
 
-def _open_image(image: ImageInput) -> Image.Image:
+def _open_image(image: ImageInput, name: str) -> Image.Image:
     """One image upright, in RGB, of any size."""
     try:
         if isinstance(image, str | Path | bytes):
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            data = image if isinstance(image, bytes) else read_regular(Path(image), MEMBER_LIMIT)
             refuse_phone_formats(data)
-            return clean_image(data, Item(name="", class_id=0))
+            image, damage = decode_image(data)
+            if damage:
+                log.warning("%s is used with gaps, as its file is damaged: %s", name, damage)
+            return convert_to_rgb(image)
         if isinstance(image, Tensor):
             image = Image.fromarray(image.permute(CHANNELS_LAST).cpu().numpy())
         if 0 in image.size:
             raise IntegrityError("it has no pixels")
         return convert_to_rgb(ImageOps.exif_transpose(image))
+    except UnfitFileError as error:
+        raise IntegrityError(f"the file {error.strerror}") from error
     except DECODE_ERRORS as error:
         raise IntegrityError(f"cannot be read: {error}") from error

@@ -10,8 +10,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from learners.checkpoint import flatten, load, load_module, load_optimizer, save, unflatten
+from learners.checkpoint import (
+    HEADER_LIMIT,
+    NESTING_LIMIT,
+    flatten,
+    load,
+    load_module,
+    load_optimizer,
+    save,
+    unflatten,
+)
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
+from pipeline.layout import temporary_path
+from pipeline.store.files import crc32
 
 TENSORS = {
     "a": torch.arange(6.0).view(2, 3),
@@ -42,6 +53,18 @@ def test_tensors_and_values_come_back_bit_by_bit(tmp_path: Path) -> None:
     assert same(values, VALUES)
     assert tensors.keys() == TENSORS.keys()
     assert all(same(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path: Path) -> None:
+    for number in range(12):  # libraries hash names by numbers that differ each time
+        save(tmp_path / str(number), TENSORS, VALUES)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+
+
+def test_what_dead_processes_left_beside_a_checkpoint_goes_with_the_next_save(tmp_path: Path) -> None:
+    temporary_path(tmp_path / "c").write_bytes(b"half of a checkpoint")
+    save(tmp_path / "c", TENSORS, VALUES)
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
@@ -124,6 +147,69 @@ def test_nested_state_comes_back_with_its_types(tmp_path: Path) -> None:
     del loaded["o.0.x"]
     with pytest.raises(IntegrityError, match=r"no tensor 'o.0.x'"):
         unflatten(loaded, read["tree"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"$tensor": []}, {"$tensor": "absent"}, {"$tuple": 5}, {"$pairs": [[1]]}, {"$pairs": [[[], 1]]},
+        {"$pairs": 3}, {"$tuple": [{"$pairs": [[{}, 1]]}]},
+    ],
+)  # fmt: skip
+def test_malformed_structure_is_one_error_with_the_files_name(values: Any) -> None:
+    with pytest.raises(IntegrityError, match=r"last\.safetensors"):
+        unflatten(TENSORS, values, "last.safetensors")
+
+
+def test_values_nested_without_end_are_refused(tmp_path: Path) -> None:
+    values: Any = 1
+    for _ in range(NESTING_LIMIT):
+        values = [values]
+    with pytest.raises(IntegrityError, match=r"nested more than 64 levels"):
+        unflatten({}, values)
+    text = '{"deep": ' + "[" * 20_000 + "]" * 20_000 + "}"
+    write_values(tmp_path / "c", text)
+    with pytest.raises(IntegrityError, match="damaged"):
+        load(tmp_path / "c")
+    write_values(tmp_path / "c", "[1, 2]")
+    with pytest.raises(IntegrityError, match="values are list"):
+        load(tmp_path / "c")
+
+
+def write_values(path: Path, text: str) -> None:
+    """A checkpoint with this text in the place of its values, and with a checksum that fits."""
+    save_file({}, path, {"format": "lite-shards 1", "values": text, "crc32": str(crc32(text.encode()))})
+
+
+def test_a_header_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    write_values(tmp_path / "c", " " * HEADER_LIMIT)
+    with pytest.raises(IntegrityError, match=r"8,388,608 are the limit"):
+        load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "holds torch.complex64 and not torch.float32"),
+        (torch.zeros(2, dtype=torch.int64), "holds torch.int64 and not torch.float32"),
+        (torch.zeros(2, dtype=torch.float8_e4m3fn), "holds torch.float8_e4m3fn"),
+        (torch.eye(2)[0].to_sparse(), "is torch.sparse_coo and no dense tensor"),
+        (3, "is int and no dense tensor"),
+    ],
+)
+def test_what_is_no_tensor_of_the_networks_kind_is_refused(found: Any, words: str) -> None:
+    module = nn.BatchNorm1d(2)
+    before = module.weight.clone()
+    with pytest.raises(IntegrityError, match=words):
+        load_module(module, {**module.state_dict(), "weight": found}, "c")
+    assert torch.equal(module.weight, before)
+    with pytest.raises(IntegrityError, match=r"num_batches_tracked holds torch\.float32"):
+        load_module(module, {**module.state_dict(), "num_batches_tracked": torch.tensor(1.0)}, "c")
+    load_module(
+        module,
+        {name: value.double() if value.dim() else value for name, value in module.state_dict().items()},
+        "c",
+    )
 
 
 def optimizer_of(name: str, module: nn.Module) -> torch.optim.Optimizer:

@@ -186,7 +186,7 @@ def test_bad_tasks_are_refused(change: dict[str, Any], message: str) -> None:
 
 
 def test_descents_and_backbones_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match="starts at 0, got -1"):
+    with pytest.raises(UsageError, match="is 0 to 10,000, got -1"):
         SupportDescent(-1)
     with pytest.raises(UsageError, match=r"with a label each, got images of shape \(7, .* and 3 labels"):
         MAML(toy()).adapt(IMAGES, LABELS[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,22 @@ def test_every_picture_that_cannot_be_used_is_named_with_its_reason(tmp_path: Pa
         assert f"{tmp_path / name}: {reason.partition('.*')[0]}" in message
     assert "picture 6: it has no pixels" in message
     assert "good.jpg" not in message
+
+
+def test_a_damaged_picture_is_used_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    half = jpeg_bytes(1, 300, 300)[:2000] + b"\xff\xd9"
+    assert load([half]).shape == (1, 3, SIZE, SIZE)
+    assert "picture 1 is used with gaps, as its file is damaged: Corrupt JPEG data" in caplog.text
+
+
+def test_a_pipe_and_a_huge_file_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(
+        IntegrityError, match=r"pipe\.jpg: the file is no regular file.*huge\.jpg: the file has"
+    ):
+        load([tmp_path / "pipe.jpg", tmp_path / "huge.jpg"])
 
 
 def test_of_many_bad_pictures_the_first_are_named_and_the_rest_counted() -> None:
