@@ -2,7 +2,8 @@
 
 It listens on 127.0.0.1. Other sites that are open in the browser cannot use it: a request must name this
 server as its host (so no foreign name can be pointed at it), must not come from another origin, and must
-carry the key of a page that this server opened.
+carry the key of a page that this server opened. Other users of the computer can reach the port, but they do
+not know the key in the address, without which no page is opened. A request has limits of bytes and of time.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
+from threading import BoundedSemaphore
 from typing import Any, Final, TypeVar
 
 from learners.demo.refused import RefusedRequest
 from learners.demo.replies import HttpReply, page_files
 from learners.demo.service import MAX_IMAGE_BYTES, AdaptRequest, ClassifyRequest, DemoService
-from learners.demo.sessions import PageSession
+from learners.demo.sessions import KEY_BYTES, PageSession
+from learners.demo.timed_input import IDLE_SECONDS, TimedInput
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.settings import typed
 
@@ -26,7 +31,9 @@ ADDRESS: Final = "127.0.0.1"
 MAX_JSON_BYTES: Final = 1 << 20
 DISCARD_LIMIT_BYTES: Final = 256 << 20  # of a refused body are read, for browsers to get the reply
 DISCARD_READ_BYTES: Final = 1 << 16
-IDLE_SECONDS: Final = 60  # without a byte, after which a connection is closed
+REQUEST_SECONDS: Final = 300  # until a request has come: 32 MB through a tunnel at 1 Mbit/s
+REPLY_SECONDS: Final = 300  # until a reply has gone
+MAX_CONNECTIONS: Final = 32  # at once, each with a thread; a browser opens six for a page
 LENGTH_PATTERN: Final = re.compile(r"[0-9]{1,15}")
 HTTP_PORT: Final = 80  # which browsers leave out of a host
 REQUEST_FORMS: Final = (
@@ -45,6 +52,28 @@ class DemoServer(ThreadingHTTPServer):
         super().__init__((ADDRESS, port), DemoHandler)
         self.service: DemoService
         self.files = page_files()
+        self.key = secrets.token_urlsafe(KEY_BYTES)
+        """What a page must know before it is opened; other users of this computer do not."""
+        self._places = BoundedSemaphore(MAX_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, or close it where there are too many."""
+        if not self._places.acquire(blocking=False):
+            log.warning("more than %d connections at once; the latest is closed", MAX_CONNECTIONS)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and give its place back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -55,9 +84,14 @@ class DemoServer(ThreadingHTTPServer):
         return (*(f"{name}:{port}" for name in names), *bare)
 
     @property
-    def url(self) -> str:
-        """The page's address."""
+    def origin(self) -> str:
+        """The server's address, without the key."""
         return f"http://{self.hosts[0]}/"
+
+    @property
+    def url(self) -> str:
+        """The page's address, for the person who started the program."""
+        return f"{self.origin}?key={self.key}"
 
 
 class DemoHandler(BaseHTTPRequestHandler):
@@ -67,7 +101,7 @@ class DemoHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "lite-shards"
     sys_version = ""
-    timeout = IDLE_SECONDS
+    timeout = IDLE_SECONDS  # until the first request; see `TimedInput`
     disable_nagle_algorithm = True  # a reply is two small writes, and would wait 40 ms between them
     unread = 0
     """Bytes of the request's body that have not been read."""
@@ -80,6 +114,16 @@ class DemoHandler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self._serve()
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._input = TimedInput(self.connection)
+        self.rfile = BufferedReader(self._input)
+
+    def handle_one_request(self) -> None:
+        self._input.limit(REQUEST_SECONDS)
+        super().handle_one_request()
 
     def handle(self) -> None:
         try:
@@ -107,7 +151,8 @@ class DemoHandler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
             raise RefusedRequest(
-                HTTPStatus.MISDIRECTED_REQUEST, f"this server answers to {self.server.url} alone; open that"
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"this server answers to {self.server.origin} alone; open that",
             )
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() != f"http://{hosts[0].lower()}":
@@ -117,8 +162,9 @@ class DemoHandler(BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers:
             self.close_connection = True
             raise RefusedRequest(HTTPStatus.LENGTH_REQUIRED, "a request must say its length and be whole")
-        length = self.headers.get("Content-Length", "0")
-        if not LENGTH_PATTERN.fullmatch(length):
+        lengths = set(self.headers.get_all("Content-Length", ["0"]))
+        length = lengths.pop()
+        if lengths or not LENGTH_PATTERN.fullmatch(length):
             self.close_connection = True
             raise UsageError(f"{length[:20]!r} is no length of a request")
         return int(length)
@@ -146,6 +192,11 @@ class DemoHandler(BaseHTTPRequestHandler):
         raise RefusedRequest(HTTPStatus.NOT_FOUND, f"there is nothing at {path[:100]}")
 
     def _open_session(self) -> HttpReply:
+        if not secrets.compare_digest(self.headers.get("X-Key", "").encode(), self.server.key.encode()):
+            raise RefusedRequest(
+                HTTPStatus.FORBIDDEN,
+                "this page needs the key of the program's start; open the address that its terminal shows",
+            )
         return HttpReply.of(self.server.service.open(), HTTPStatus.CREATED)
 
     def _add_image(self) -> HttpReply:
@@ -195,6 +246,7 @@ class DemoHandler(BaseHTTPRequestHandler):
 
     def _send(self, reply: HttpReply) -> None:
         self._discard()
+        self.connection.settimeout(REPLY_SECONDS)
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from http import HTTPStatus
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 from PIL import Image
 
+from learners.demo.refused import RefusedRequest
 from learners.demo.sessions import MAX_IMAGES, PageSession, SessionTable
 from learners.use.classifier import Learner, PortableClassifier
 from learners.use.pictures import refuse_phone_formats
@@ -26,6 +28,7 @@ MAX_NAME_LETTERS: Final = 80
 THUMBNAIL_PIXELS: Final = 192  # of the longer side; sharp on screens with two pixels per point
 THUMBNAIL_QUALITY: Final = 85
 DECODING_AT_ONCE: Final = 2  # images; a large one takes 200 MB while it is whole
+WAIT_SECONDS: Final = 60.0  # for other pages' images and computations, before a request is refused
 READABLE_FORMATS: Final = "JPEG, PNG, GIF, BMP, PPM, WebP and TIFF are read"
 
 
@@ -58,7 +61,7 @@ class DemoService:
         self.learner = learner
         self.sessions = SessionTable()
         self._decoding = BoundedSemaphore(DECODING_AT_ONCE)
-        self._computing = Lock()  # two at a time would take twice the memory and no less time
+        self._computing = BoundedSemaphore(1)  # two would take twice the memory and no less time
 
     def open(self) -> dict[str, Any]:
         """Open a session for a new page: its key, the learner and the limits."""
@@ -75,7 +78,7 @@ class DemoService:
         """Keep an image, resized as the pipeline does; the answer has its name and a thumbnail."""
         session.check_room()
         about = self.learner.info
-        with self._decoding:
+        with _turn(self._decoding):
             image = _decode_upright(data)
             small = resize_to_square(image, about.image_size, about.resizing)
             image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
@@ -83,15 +86,16 @@ class DemoService:
 
     def adapt(self, session: PageSession, request: AdaptRequest) -> dict[str, Any]:
         """Adapt to the classes of a request and keep the classifier in the session."""
+        _check_count(sum(len(one.pictures) for one in request.classes))
         names = [_checked_name(one.name) for one in request.classes]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice, _ = Counter(names).most_common(1)[0]
             raise UsageError(f"two classes are called {twice!r}; give each a name of its own")
         by_class = {
-            name: _find_images(session, one.pictures)
+            name: [session.find(picture) for picture in one.pictures]
             for name, one in zip(names, request.classes, strict=True)
         }
-        with self._computing:
+        with _turn(self._computing):
             begin = time.perf_counter()
             session.classifier = self.learner.adapt(by_class)
             seconds = time.perf_counter() - begin
@@ -100,18 +104,31 @@ class DemoService:
     def classify(self, session: PageSession, request: ClassifyRequest) -> dict[str, Any]:
         """The classes' probabilities, a row for each image of a request."""
         classifier = _classifier_of(session, "yet")
-        queries = _find_images(session, request.pictures)
-        with self._computing:
+        _check_count(len(request.pictures))
+        queries = [session.find(picture) for picture in request.pictures]
+        with _turn(self._computing):
             probabilities = classifier(queries)
         return {"classes": classifier.classes, "probabilities": probabilities.tolist()}
 
     def classifier_file(self, session: PageSession) -> bytes:
         """The session's classifier as a file that `PortableClassifier.load` reads."""
         classifier = _classifier_of(session, "to save yet")
-        with tempfile.TemporaryDirectory() as folder, self._computing:
-            path = Path(folder) / "classifier.safetensors"
-            classifier.save(path)
-            return path.read_bytes()
+        with _turn(self._computing):
+            return classifier.packed("the classifier of this page")
+
+
+@contextmanager
+def _turn(places: BoundedSemaphore) -> Iterator[None]:
+    """Wait for a place that other requests hold, for a limited time: threads must not pile up."""
+    if not places.acquire(timeout=WAIT_SECONDS):
+        raise RefusedRequest(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"other requests have taken more than {WAIT_SECONDS:.0f} s; try again in a while",
+        )
+    try:
+        yield
+    finally:
+        places.release()
 
 
 def _decode_upright(data: bytes) -> Image.Image:
@@ -145,7 +162,6 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _find_images(session: PageSession, names: Sequence[str]) -> list[Image.Image]:
-    if len(names) > MAX_IMAGES:
-        raise UsageError(f"at most {MAX_IMAGES} pictures at a time, got {len(names)}")
-    return [session.find(name) for name in names]
+def _check_count(pictures: int) -> None:
+    if pictures > MAX_IMAGES:
+        raise UsageError(f"at most {MAX_IMAGES} pictures at a time, got {pictures}")

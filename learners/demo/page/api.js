@@ -1,5 +1,6 @@
 // Requests to the server. A request that is refused throws an Error with the server's sentence.
 
+const key = new URLSearchParams(location.search).get("key") ?? ""; // of the program's start
 let session = "";
 
 export async function open() {
@@ -27,7 +28,7 @@ export async function classifier() {
 async function ask(method, path, body) {
   let answer;
   try {
-    answer = await fetch(path, { method, body, headers: { "X-Session": session } });
+    answer = await fetch(path, { method, body, headers: { "X-Key": key, "X-Session": session } });
   } catch {
     throw new Error("The server does not answer. Is python -m learners.demo still running?");
   }

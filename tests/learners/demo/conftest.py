@@ -6,14 +6,12 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from learners.demo.server import DemoServer
 from learners.methods.catalogue import describe_learner, make_learner
 from learners.use.classifier import Learner
-from tests.learners.demo.serving import CLASS_COLOURS, DEMO_SIZE, served
+from tests.learners.demo.serving import DEMO_SIZE, served, write_photos
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +23,7 @@ def _logging_as_it_was() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images of each of three colours, in folders; each is a little different."""
-    root = tmp_path_factory.mktemp("photos")
-    for at, (name, colour) in enumerate(CLASS_COLOURS.items()):
-        (root / name).mkdir()
-        for number in range(6):
-            noise = np.random.default_rng(10 * at + number).normal(0, 20, (48, 64, 3))
-            pixels = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{name} {number}.jpg")
+    root = write_photos(tmp_path_factory.mktemp("photos"))
     (root / "notes.txt").write_text("no picture at all")
     return root
 

@@ -10,12 +10,26 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from learners.demo.server import DemoServer
 from learners.demo.service import DemoService
 from learners.use.classifier import Learner
 
 DEMO_SIZE = 32
 CLASS_COLOURS = {"ruby": (200, 30, 40), "leaf": (40, 170, 60), "sky": (60, 90, 210)}
+
+
+def write_photos(root: Path) -> Path:
+    """Six images of each colour, in folders; each is a little different."""
+    for at, (name, colour) in enumerate(CLASS_COLOURS.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(6):
+            noise = np.random.default_rng(10 * at + number).normal(0, 20, (48, 64, 3))
+            pixels = (np.array(colour) + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{name} {number}.jpg")
+    return root
 
 
 @contextmanager
@@ -37,7 +51,7 @@ class PageClient:
     def __init__(self, server: DemoServer) -> None:
         self.connection = HTTPConnection(server.hosts[0], timeout=30)
         self.session = ""
-        self.session = self.ask("POST", "/api/session")[1]["session"]
+        self.session = self.ask("POST", "/api/session", X_Key=server.key)[1]["session"]
 
     def raw(
         self, method: str, path: str, body: bytes | str | None = None, **headers: str

@@ -38,7 +38,7 @@ def test_the_command_serves_the_page_until_ctrl_c(run: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         line = process.stdout.readline()
-        match = re.search(r"protonets with conv4 at (http://127\.0\.0\.1:\d+/) ", line)
+        match = re.search(r"protonets with conv4 at (http://127\.0\.0\.1:\d+/\?key=[\w-]+) ", line)
         assert match, line
         with urlopen(match[1]) as page:
             assert b"Show it a few pictures" in page.read()

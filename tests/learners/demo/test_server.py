@@ -119,7 +119,7 @@ def huge_png() -> bytes:
     [
         (b"hello there", r"not a picture \(it starts with b'hello th'\); JPEG, PNG"),
         (b"", r"the file is empty"),
-        (jpeg_bytes(1)[:400], r"cannot be decoded: .+; JPEG, PNG"),
+        (jpeg_bytes(1)[:400], r"(cannot be decoded|not a readable JPEG).+; JPEG, PNG"),
         (huge_png(), r"100000 x 100000 pixels are more than the limit of 67,108,864"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIC or AVIF, which is not read here; save it as JPEG"),
     ],
@@ -147,6 +147,7 @@ def classes(*shown: tuple[str, list[str]]) -> dict[str, Any]:
         ("/api/adapt", classes(("x" * 81, ["1"]), ("dog", ["1"])), 400, "1 to 80 letters, got 81"),
         ("/api/adapt", classes(("cat", ["1"]), ("dog", ["9"])), 404, "there is no picture '9'"),
         ("/api/adapt", classes(("cat", ["1"] * 501)), 400, "at most 500 pictures"),
+        ("/api/adapt", classes(("cat", ["1"] * 300), ("dog", ["1"] * 201)), 400, "pictures at a time, got 501"),
         ("/api/adapt", {"classes": {"cat": []}}, 400, "classes: Expected `array`, got `object`"),
         ("/api/adapt", {"classes": [{"name": 3, "pictures": []}]}, 400, "name: Expected `str`"),
         ("/api/adapt", {"classes": [{"name": "a"}]}, 400, "the request should be"),
@@ -213,6 +214,18 @@ def test_every_request_needs_the_key_of_a_page(key: str, client: PageClient) -> 
         assert (status, "reload the page" in answer["error"]) == (410, True)
 
 
+@pytest.mark.parametrize("key", ["", "guessed", "é"])
+def test_a_page_is_opened_by_those_alone_who_know_the_address_of_the_terminal(
+    key: str, client: PageClient, server: DemoServer
+) -> None:
+    """Other users of the computer reach the port too."""
+    status, answer = client.ask("POST", "/api/session", X_Key=key)
+    assert (status, "open the address that its terminal shows" in answer["error"]) == (403, True)
+    _, refusal = client.ask("GET", "/", Host="evil.example")
+    assert server.key in server.url
+    assert server.key not in refusal["error"]
+
+
 def test_the_page_that_was_idle_for_longest_makes_room(server: DemoServer, client: PageClient) -> None:
     others = [PageClient(server) for _ in range(MAX_SESSIONS - 1)]
     assert client.add(jpeg_bytes(1))
@@ -239,16 +252,18 @@ def test_a_page_holds_a_limited_number_of_images(server: DemoServer, client: Pag
         ("Content-Length", "-1", 400),
         ("Content-Length", "\u00b2", 400),
         ("Content-Length", "1" * 30, 400),
+        ("Content-Length", ("5", "6"), 400),
         ("Content-Length", str(DISCARD_LIMIT_BYTES + 1), 413),
         ("Transfer-Encoding", "chunked", 411),
     ],
 )
 def test_a_body_of_unknown_or_boundless_length_ends_the_connection(
-    name: str, value: str, status: int, client: PageClient
+    name: str, value: str | tuple[str, ...], status: int, client: PageClient
 ) -> None:
     client.connection.putrequest("POST", "/api/pictures")
     client.connection.putheader("X-Session", client.session)
-    client.connection.putheader(name, value)
+    for one in (value,) if isinstance(value, str) else value:
+        client.connection.putheader(name, one)
     client.connection.endheaders()
     with client.connection.getresponse() as answer:
         assert (answer.status, answer.headers["Connection"]) == (status, "close")
