@@ -22,9 +22,17 @@ from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.lite.engine import Outcome
 from learners.methods.catalogue import LearnerInfo
-from learners.processes import ProcessGroup, join_processes
-from learners.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, read_checkpoint
-from learners.training.announce import opening_lines
+from learners.processes import ProcessGroup, ProcessLost, join_processes
+from learners.runs import (
+    BEST_CHECKPOINT,
+    LAST_CHECKPOINT,
+    DataIdentity,
+    RunState,
+    last_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from learners.training.announce import opening_lines, step_line
 from learners.training.chance import ChanceWatch
 from learners.training.components import (
     describe_run_learner,
@@ -33,16 +41,19 @@ from learners.training.components import (
     make_optimizer,
     make_sampler,
     open_loader,
+    scale_rates,
 )
 from learners.training.config import TrainingConfig, parse
+from learners.training.divergence import answers_finite, diverged
 from learners.training.journal import RunJournal, draw_curve, memory_mb
 from learners.training.preset_choice import check_preset_data
+from learners.training.same_data import check_same_data, identify_data
 from learners.training.tasks import training_task
 from learners.training.temperature import fit_temperature
 from learners.training.validate import better, validate, validation_names
 from pipeline.command import run_command
 from pipeline.episodes import LITE_DRAW, Sampler, generator
-from pipeline.errors import IntegrityError, RunInterrupted, UsageError
+from pipeline.errors import RunInterrupted, UsageError
 from pipeline.loader.episode import Episode
 from pipeline.process import note_stop_signals
 from pipeline.shardset import ShardSet
@@ -55,10 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, resume = parse(argv)
     with join_processes(config.device) as processes, note_stop_signals() as stop:
         run = TrainingRun.open(config, processes, resume=resume)
-        with RunJournal(config.folder, quiet=not processes.leads, done=run.tasks) as journal:
-            run.train(journal, stop)
-        if processes.leads and (curve := draw_curve(config.folder)):
-            sys.stdout.write(f"wrote {curve}\n")
+        with processes.hold(config.folder):
+            run.begin(resume=resume)
+            quiet = not processes.leads
+            with RunJournal(config.folder, quiet=quiet, done=run.tasks, validated=run.validated) as journal:
+                try:
+                    run.train(journal, stop)
+                except ProcessLost as error:
+                    raise ProcessLost(f"{error}: {run.way_on()}") from error
+            if processes.leads and (curve := draw_curve(config.folder)):
+                sys.stdout.write(f"wrote {curve}\n")
     return 0
 
 
@@ -73,47 +90,55 @@ class TrainingRun:
     learner: MetaLearner
     info: LearnerInfo
     optimizer: torch.optim.Optimizer
+    data: dict[str, DataIdentity]
+    """The datasets that it trains and validates on."""
     tasks: int = 0
     """Episodes that the weights have seen."""
     best: dict[str, float] = field(default_factory=dict)
     """Validation accuracies of the best weights."""
     validated: int = 0
     """Episodes at the last validation."""
+    saved: int = 0
+    """Episodes at the last save."""
+    latest: Episode | None = None
+    """The last episode of this process, for which weights must give finite answers before they are saved."""
 
     @classmethod
     def open(cls, config: TrainingConfig, processes: ProcessGroup, *, resume: bool) -> TrainingRun:
-        """Start a run in its folder, or resume one from its last checkpoint."""
+        """Open the data and make the learner, of a new run or of one that goes on; `begin` comes next."""
         config.check_processes(processes.size)
         shards = ShardSet.open(config.shards)
         if config.preset:
             check_preset_data(shards, config.preset, config.preset_datasets)
         sampler = make_sampler(shards, config, "train", config.seed, config.datasets)
-        validation_names(shards, config, "validation")
-        stored = read_checkpoint(config.folder / LAST_CHECKPOINT)[1] if resume else None
+        data = identify_data(shards, config)
+        stored = read_checkpoint(last_checkpoint(config.folder))[1] if resume else None
         learner = initial_learner(config, processes.device, stored=stored)
-        run = cls(
+        return cls(
             config, processes, shards, sampler, learner, describe_run_learner(learner, config, shards),
-            make_optimizer(config, learner),
+            make_optimizer(config, learner), data,
         )  # fmt: skip
+
+    def begin(self, *, resume: bool) -> None:
+        """Begin in the run's folder, or go on from its last checkpoint."""
+        config, path = self.config, self.config.folder / LAST_CHECKPOINT
         if resume:
-            run.load(config.folder / LAST_CHECKPOINT)
-            return run
-        if (config.folder / LAST_CHECKPOINT).exists():
+            self.load(path)
+            return
+        if path.exists():
             raise UsageError(
                 f"{config.folder} holds a run already; --resume {config.folder} goes on with it, --out "
                 "begins another"
             )
         if config.fit_temperature:
-            fit_temperature(learner, shards, config, processes)
-        if processes.leads:
-            config.folder.mkdir(parents=True, exist_ok=True)
+            fit_temperature(self.learner, self.shards, config, self.processes)
+        if self.processes.leads:
             config.save(config.folder)
-        return run
 
     def train(self, journal: RunJournal, stop: list[int]) -> None:
         """Train step by step, to the end or until a signal asks to stop."""
         config, processes = self.config, self.processes
-        for line in opening_lines(config, self.learner, self.shards, self.sampler):
+        for line in opening_lines(config, self.learner, self.shards, self.sampler, processes.size):
             journal.say(line)
         watch = ChanceWatch(frozen_random=config.frozen_random, judged=bool(self.tasks))
         if self.tasks:
@@ -134,7 +159,7 @@ class TrainingRun:
                     "waiting": used.waiting / spent, "memory_mb": memory_mb(processes.device),
                 }  # fmt: skip
                 journal.write("step", self.tasks, values)
-                journal.say(_line(self.tasks, config.tasks, values))
+                journal.say(step_line(self.tasks, config.tasks, values))
                 if warning := watch.verdict(done, accuracy, chance):
                     journal.say(warning)
                 self.pause(journal, self.tasks - done, stopped=processes.any(bool(stop)))
@@ -148,11 +173,7 @@ class TrainingRun:
         scores = []
         for episode in islice(episodes, count // self.processes.size):
             outcome = self.gradient(episode)
-            if not bool(torch.isfinite(outcome.loss)):
-                raise IntegrityError(
-                    f"the loss of episode {episode.number} is {float(outcome.loss)}: training diverged. "
-                    f"{config.folder / LAST_CHECKPOINT} holds the last good weights; try a lower --lr"
-                )
+            self.latest = episode
             scores.append([float(outcome.loss), int(outcome.correct) / outcome.queries, 1 / episode.way])
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
             if config.ordered:
@@ -163,13 +184,16 @@ class TrainingRun:
             self.optimizer.zero_grad()
         if not config.ordered:
             self.processes.add(sums)
+        means = self.processes.gather(torch.tensor(scores, dtype=torch.float64).flatten()).view(-1, 3).mean(0)
+        if not bool(means.isfinite().all()):
+            numbers = f"{self.tasks:,} to {self.tasks + count - 1:,}"
+            raise diverged(f"the loss of episodes {numbers} is {float(means[0])}", self.saved)
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.grad = total / config.tasks_per_step  # a short step counts less, as in the papers'
-        self.set_rates()
+        scale_rates(self.optimizer, self.config.rate_factor(self.tasks))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.tasks += count
-        means = self.processes.gather(torch.tensor(scores, dtype=torch.float64).flatten()).view(-1, 3).mean(0)
         return float(means[0]), float(means[1]), float(means[2])
 
     def gradient(self, episode: Episode) -> Outcome:
@@ -177,17 +201,11 @@ class TrainingRun:
         rng = generator(self.config.seed, episode.number, LITE_DRAW)
         return self.learner.gradient(training_task(episode, self.config), lite_settings(self.config), rng)
 
-    def set_rates(self) -> None:
-        """Set the learning rates for the next step."""
-        factor = self.config.rate_factor(self.tasks)
-        for group in self.optimizer.param_groups:
-            group.setdefault("first_lr", group["lr"])
-            group["lr"] = group["first_lr"] * factor
-
     def pause(self, journal: RunJournal, since: int, *, stopped: bool) -> None:
         """Save and validate where it is time, after a step that began at `since`; stop if a signal came."""
         config, last = self.config, self.tasks >= self.config.tasks
         if last or stopped or self.due(config.save_every, since) or self.due(config.validate_every, since):
+            self.check_answers()
             self.save(config.folder / LAST_CHECKPOINT)  # validation may take long: nothing is lost meanwhile
         if stopped and not last:
             raise RunInterrupted(
@@ -195,6 +213,12 @@ class TrainingRun:
                 f"python train.py --resume {config.folder} goes on"
             )
         self.validate_if_due(journal)
+
+    def check_answers(self) -> None:
+        """Refuse to save weights that any process's last episode gets no finite answers from."""
+        fine = self.latest is None or answers_finite(self.learner, self.latest, self.config)
+        if self.processes.any(not fine):
+            raise diverged(f"after episode {self.tasks - 1:,} the answers are not finite", self.saved)
 
     def due(self, every: int, since: int) -> bool:
         """Whether the episodes after `since` passed a multiple of `every`."""
@@ -221,38 +245,43 @@ class TrainingRun:
         if improved:
             self.best = {name: score.accuracy for name, score in scores.items()}
             self.save(self.config.folder / BEST_CHECKPOINT)
-        self.validated = self.tasks
-        self.save(self.config.folder / LAST_CHECKPOINT)
         values = {name: score.accuracy for name, score in scores.items()}
         journal.write("validation", self.tasks, {"accuracy": mean, "best": improved, "datasets": values})
+        self.validated = self.tasks
+        self.save(self.config.folder / LAST_CHECKPOINT)  # after the record: a kill in between validates again
         shown = ", ".join(f"{name} {score}" for name, score in scores.items())
         spent = time.perf_counter() - begin
         journal.say(f"validation {mean:.1%}{' (best)' if improved else ''}: {shown}, {spent:.0f} s")
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, completely or not at all."""
+        self.saved = self.tasks
         if not self.processes.leads:
             return
-        state = {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
-        tensors, values = checkpoint.flatten(state)
-        values = {"about": self.info.described(), "state": values, "tasks": self.tasks, "best": self.best,
-                  "validated": self.validated}  # fmt: skip
-        checkpoint.save(path, tensors, values)
+        state = RunState(
+            about=self.info.described(),
+            tasks=self.tasks,
+            best=self.best,
+            validated=self.validated,
+            data=self.data,
+        )
+        trees = {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
+        write_checkpoint(path, state, trees)
+
+    def way_on(self) -> str:
+        """Tell how a run that was stopped goes on."""
+        if not self.saved:
+            return "nothing was saved yet, so by the same command"
+        return f"--resume {self.config.folder} goes on from the last save"
 
     def load(self, path: Path) -> None:
         """Restore the state of a checkpoint."""
         state, _, trees = read_checkpoint(path)
         checkpoint.load_module(self.learner, trees["learner"], path)
         checkpoint.load_optimizer(self.optimizer, trees.get("optimizer"), path)
+        check_same_data(state.data, self.data, self.shards.root)
         self.tasks, self.best, self.validated = state.tasks, dict(state.best), state.validated
-
-
-def _line(tasks: int, total: int, values: dict[str, float]) -> str:
-    return (
-        f"{tasks:>7,}/{total:,}  loss {values['loss']:.3f}  accuracy {values['accuracy']:6.1%}  "
-        f"{values['episodes_per_second']:.2f} episodes/s  {values['images_per_second']:,.0f} images/s  "
-        f"waiting for data {values['waiting']:.0%}  {values['memory_mb']:,.0f} MB"
-    )
+        self.saved = self.tasks
 
 
 if __name__ == "__main__":

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
 
 import torch
 from torch import Tensor, distributed
 
-from pipeline.errors import UsageError
+from pipeline.errors import RunInterrupted, UsageError, errors_about, first_line
+from pipeline.layout import HOST_NAME, lock_file, make_folder, remove_leftovers
+
+LOCK_FILE: Final = ".lock"
+
+log = logging.getLogger(__name__)
+
+
+class ProcessLost(RunInterrupted):
+    """Another process of the group has ended, so that none of them can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,8 @@ class ProcessGroup:
         """All-reduce gradients in place, as one flat tensor."""
         if self.size > 1:
             flat = _flat(gradients)
-            distributed.all_reduce(flat)
+            with _lost_in_words():
+                distributed.all_reduce(flat)
             for gradient, total in zip(gradients, _split_like(flat, gradients), strict=True):
                 gradient.copy_(total)
 
@@ -43,7 +56,8 @@ class ProcessGroup:
         parts = [own]
         if self.size > 1:
             parts = [torch.empty_like(own) for _ in range(self.size)]
-            distributed.all_gather(parts, own)
+            with _lost_in_words():
+                distributed.all_gather(parts, own)
         for part in parts:
             for total, gradient in zip(sums, _split_like(part, sums), strict=True):
                 total.add_(gradient)
@@ -53,7 +67,8 @@ class ProcessGroup:
         if self.size == 1:
             return values
         gathered: list[list[float]] = [[] for _ in range(self.size)]
-        distributed.all_gather_object(gathered, values.tolist())
+        with _lost_in_words():
+            distributed.all_gather_object(gathered, values.tolist())
         return torch.tensor([value for part in gathered for value in part], dtype=values.dtype)
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001
@@ -61,8 +76,28 @@ class ProcessGroup:
         if self.size == 1:
             return flag
         total = torch.tensor([float(flag)], device=self.device)
-        distributed.all_reduce(total)
-        return bool(total.item())
+        with _lost_in_words():
+            distributed.all_reduce(total)
+            return bool(total.item())
+
+    @contextmanager
+    def hold(self, folder: Path) -> Iterator[None]:
+        """Keep the folder, made if it is not there, to this group alone; remove what dead processes left in it.
+
+        The system frees a lock when its process ends, however it ends.
+        """
+        lock = _locked_file(folder) if self.leads else None
+        try:
+            if self.any(self.leads and lock is None):
+                raise UsageError(
+                    f"{folder} is in use by {_holder(folder)}; wait until that ends, or take another folder with --out"
+                )
+            if self.leads:
+                remove_leftovers(folder)
+            yield
+        finally:
+            if lock is not None:
+                lock.close()
 
 
 @contextmanager
@@ -93,6 +128,44 @@ def choose_device(text: str | torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
         torch.cuda.set_device(device)
     return device
+
+
+def _locked_file(folder: Path) -> IO[str] | None:
+    """The folder's lock file, locked until it is closed; None if another process holds it."""
+    make_folder(folder)
+    file = (folder / LOCK_FILE).open("a", encoding="utf-8")
+    locked = lock_file(file.fileno())
+    if locked is False:
+        file.close()
+        return None
+    if locked is None:
+        log.warning("%s is on a file system without locks: start nothing else that writes into it", folder)
+    with errors_about(folder / LOCK_FILE):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {HOST_NAME}\n")
+        file.flush()
+    return file
+
+
+def _holder(folder: Path) -> str:
+    """What the process that holds the folder wrote of itself."""
+    with suppress(OSError):
+        return (folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    return "another process"
+
+
+@contextmanager
+def _lost_in_words() -> Iterator[None]:
+    """Say that a process has gone in place of the errors of sockets in which its group learns of it."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"another process of the group has ended, and the lines above or the system's log say why ({first_line(error)}); "
+            "what is saved is kept, start all of them again"
+        ) from error
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

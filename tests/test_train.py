@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 import train
 from learners import checkpoint
 from learners import runs as trained
-from learners.processes import join_processes
+from learners.processes import LOCK_FILE, join_processes
 from learners.training.components import initial_learner
 from learners.training.config import TrainingConfig, parse
 from learners.training.journal import RunJournal, read_records
@@ -139,8 +140,10 @@ def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path:
     config, _ = parse(command(demo, out, "--validate-every", 2))
     with join_processes("cpu") as members:
         run = train.TrainingRun.open(config, members, resume=False)
-        with RunJournal(out) as journal, pytest.raises(RunInterrupted):
-            run.train(journal, [signal.SIGTERM])  # it came during the first step
+        with members.hold(out):
+            run.begin(resume=False)
+            with RunJournal(out) as journal, pytest.raises(RunInterrupted):
+                run.train(journal, [signal.SIGTERM])  # it came during the first step
     assert [line["kind"] for line in read_records(out)] == ["step"]
     assert train.main(["--resume", str(out)]) == 0
     checks = [
@@ -240,6 +243,8 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
         (["--h", "-1"], r"--h starts at 0"),
         (["--image-size", "84"], r"holds 32"),
         (["--lr", "0"], r"learning rates are positive"),
+        (["--lr", "nan"], r"--lr is a finite number, got nan"),
+        (["--penalty", "inf"], r"--penalty is a finite number, got inf"),
         (["--way", "99"], r"99 classes"),
         (["--datasets", "birds"], r"no dataset 'birds'.*demo"),
         (["--backbone", "conv5"], r"conv5"),
@@ -282,11 +287,68 @@ def test_a_damaged_checkpoint_is_said(demo: Path, tmp_path: Path) -> None:
         train.main(["--resume", str(out), "--tasks", "4"])
 
 
-def test_training_that_diverges_stops_and_keeps_the_last_good_weights(demo: Path, tmp_path: Path) -> None:
+def test_weights_that_a_step_threw_away_are_not_saved(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "diverged"
-    with pytest.raises(IntegrityError, match=r"diverged.*lower --lr"):
+    with pytest.raises(
+        IntegrityError, match=r"answers are not finite: training diverged.*no checkpoint yet.*lower --lr"
+    ):
         train.main(command(demo, out, "--lr", 1e30))
-    assert all(torch.isfinite(tensor).all() for tensor in weights(out).values())
+    with pytest.raises(SourceMissing, match=r"ended before its first save; start it again"):
+        train.main(["--resume", str(out)])
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "diverged"
+    assert train.main(command(demo, whole, "--tasks", 4)) == 0
+    rate = TrainingConfig.rate_factor
+    monkeypatch.setattr(
+        TrainingConfig, "rate_factor", lambda own, tasks: 1e30 if tasks == 4 else rate(own, tasks)
+    )
+    with pytest.raises(IntegrityError, match=r"after episode 5 .*has those after 4 episodes"):
+        train.main(command(demo, out))
+    assert same(weights(out), weights(whole))
+    shutil.rmtree(out)
+    with pytest.raises(
+        IntegrityError, match=r"the loss of episodes 6 to 7 is nan: .*has those after 4 episodes"
+    ):
+        train.main(command(demo, out, "--save-every", 4))
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with join_processes("cpu") as first, first.hold(out):
+        with pytest.raises(UsageError, match=rf"run is in use by process {os.getpid()} of .*--out"):
+            train.main(command(demo, out, "--seed", 1))
+        assert [file.name for file in out.iterdir()] == [LOCK_FILE]
+    assert train.main(command(demo, out, "--tasks", 2)) == 0
+
+
+def test_a_run_does_not_go_on_with_other_images(demo: Path, tmp_path: Path) -> None:
+    shards, out = tmp_path / "demo", tmp_path / "run"
+    shutil.copytree(demo, shards)
+    assert train.main(command(shards, out, "--tasks", 2)) == 0
+    moved = shards.rename(tmp_path / "moved")
+    assert train.main(["--resume", str(out), "--tasks", "4", "--shards", str(moved)]) == 0
+    fewer = [
+        "--dataset",
+        "demo",
+        "--out",
+        str(shards),
+        "--sizes",
+        str(SIZE),
+        "--quiet",
+        "--limit-per-class",
+        "9",
+    ]
+    assert build([*fewer, "--encode", f"{SIZE}=raw"]) == 0
+    before = weights(out)
+    with pytest.raises(
+        UsageError, match=r"demo had 400 images and has 360\. A run goes on with the same.*--out"
+    ):
+        train.main(["--resume", str(out), "--tasks", "6"])
+    assert same(weights(out), before)
 
 
 def test_a_journal_line_that_was_cut_off_does_not_matter(demo: Path, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from learners.evaluate.records import TaskAnswers
 from learners.evaluate.task_set import TaskKey
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, add_file_name, errors_about
 from pipeline.layout import write_atomically
 from pipeline.settings import parse_json, read_json, typed
 
@@ -40,12 +41,17 @@ class TaskLedger:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # the rest of a line that could not be written, which was said
+            self._file.close()
 
     def add(self, task: TaskAnswers) -> None:
         """Write a finished task."""
-        self._file.write(json.dumps(task.described(), separators=(",", ":")) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(task.described(), separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError as error:
+            add_file_name(error, self._path)
+            raise
 
     def tasks(self) -> dict[TaskKey, TaskAnswers]:
         """All tasks that any process has finished."""
@@ -104,7 +110,8 @@ def _as_text(value: object) -> str:
 
 def _read_tasks(file: Path) -> Iterator[TaskAnswers]:
     """Read the tasks that one process finished; a last line without a line end was cut off."""
-    lines = file.read_bytes().split(b"\n")
+    with errors_about(file):
+        lines = file.read_bytes().split(b"\n")
     cure = "delete the line, and its task is done again"
     for number, line in enumerate(lines[:-1], start=1):
         where = f"{file}, line {number},"

@@ -73,8 +73,14 @@ class EvaluationRun:
     def answers(self, folder: Path, resume_settings: Mapping[str, Any]) -> list[TaskAnswers]:
         """Answer this process's tasks that are left; the leading process returns all tasks, in order."""
         processes = self.processes
-        begin_or_resume(folder, resume_settings, leads=processes.leads)
-        processes.any(False)  # noqa: FBT003 - all have read the folder before any of them writes
+        with processes.hold(folder):
+            begin_or_resume(folder, resume_settings, leads=processes.leads)
+            processes.any(False)  # noqa: FBT003 - all have read the folder before any of them writes
+            return self._finish(folder)
+
+    def _finish(self, folder: Path) -> list[TaskAnswers]:
+        """Answer what is left of this process's share; the leading process waits for the others'."""
+        processes = self.processes
         keys = [key for own in self.task_set.datasets for key in own.keys]
         with TaskLedger(folder, processes.rank) as ledger:
             finished = ledger.tasks().keys()

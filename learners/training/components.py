@@ -75,6 +75,13 @@ def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.
     )  # fmt: skip
 
 
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rates to this factor of what they began with."""
+    for group in optimizer.param_groups:
+        group.setdefault("first_lr", group["lr"])
+        group["lr"] = group["first_lr"] * factor
+
+
 def lite_settings(config: TrainingConfig) -> Lite:
     """The settings of LITE's gradient."""
     settings = Lite(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -241,6 +242,10 @@ def _check_resumable(saved: TrainingConfig, changed: TrainingConfig) -> None:
 
 
 def _check_ranges(config: TrainingConfig) -> None:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag_name(f.name)} is a finite number, got {value}")
     positive = ("image_size", "chunk", "shot", "query", "max_way", "tasks", "tasks_per_step",
                 "validation_tasks", "save_every")  # fmt: skip
     for name in positive:

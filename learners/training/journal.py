@@ -7,28 +7,51 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
 import torch
+
+from pipeline.errors import IntegrityError, add_file_name
+from pipeline.layout import write_atomically
+from pipeline.settings import parse_json, typed
 
 METRICS_FILE: Final = "metrics.jsonl"
 CURVE_FILE: Final = "curve.png"
 CURVE_POINTS: Final = 20  # the curve's points at most: means over stretches of the run
 
 
+class _RecordKey(TypedDict):
+    """What every record has."""
+
+    kind: Literal["step", "validation"]
+    tasks: int
+
+
+class _RecordFields(_RecordKey, total=False):
+    """What the curve is drawn from."""
+
+    accuracy: float
+
+
 class RunJournal:
     """Appends records to a run's folder; a resumed run continues the same file."""
 
-    def __init__(self, folder: Path, *, quiet: bool = False, done: int = 0) -> None:
-        """`done`: the tasks of the checkpoint that the run resumes from; later records are dropped."""
+    def __init__(
+        self, folder: Path, *, quiet: bool = False, done: int = 0, validated: int | None = None
+    ) -> None:
+        """`done`: the tasks of the checkpoint that the run resumes from; later records are dropped.
+
+        validated: its tasks at the last validation (done); the records of later validations are dropped.
+        """
         self._quiet = quiet
         self._board = None
         if quiet:
             return
         self._path = folder / METRICS_FILE
-        kept = [line for line in read_records(folder) if line["tasks"] <= done]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._keep(done, done if validated is None else validated)
         self._file = self._path.open("a", encoding="utf-8")
         self._board = _open_tensorboard(folder)
 
@@ -37,8 +60,12 @@ class RunJournal:
         if self._quiet:
             return
         record = {"kind": kind, "tasks": tasks, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            add_file_name(error, self._path)
+            raise
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -50,28 +77,53 @@ class RunJournal:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
+    def _keep(self, done: int, validated: int) -> None:
+        """Drop the records of later tasks, which come again, and what is no record."""
+        records, damaged = _parse_records(self._path)
+        if damaged:
+            self.say(
+                f"warning: {damaged:,} of {damaged + len(records):,} lines of {self._path} are damaged; they are left out"
+            )
+        last = {"step": done, "validation": validated}
+        past = (record for record in records if record["tasks"] <= last[record["kind"]])
+        kept = "".join(json.dumps(record) + "\n" for record in past).encode()
+        if self._path.exists() and self._path.read_bytes() != kept:
+            write_atomically(self._path, kept)
+
     def __enter__(self) -> RunJournal:
         return self
 
     def __exit__(self, *exception: object) -> None:
         if not self._quiet:
-            self._file.close()
+            with suppress(OSError):  # the rest of a record that could not be written, which was said
+                self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Read the records of a run; a last line that was cut off is left out."""
-    path = folder / METRICS_FILE
+    """Read the records of a run; damaged lines are left out."""
+    return _parse_records(folder / METRICS_FILE)[0]
+
+
+def _parse_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records in a file, and the number of damaged lines; a last line that was cut off is not counted."""
     if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break  # killed while it wrote
-    return lines
+        return [], 0
+    *lines, _ = path.read_bytes().split(b"\n")
+    records = [record for line in lines if (record := _parse_record(line)) is not None]
+    return records, len(lines) - len(records)
+
+
+def _parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None if there is none."""
+    try:
+        record = parse_json(line, METRICS_FILE)
+        typed(record, _RecordFields, METRICS_FILE)
+    except IntegrityError:
+        return None
+    fields: dict[str, Any] = record
+    return fields
 
 
 def memory_mb(device: torch.device) -> float:
@@ -87,7 +139,7 @@ def draw_curve(folder: Path) -> Path | None:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
     except ImportError:
         return None
-    every = read_records(folder)
+    every = [line for line in read_records(folder) if "accuracy" in line]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     steps = [line for line in every if line["kind"] == "step"]
@@ -107,7 +159,9 @@ def draw_curve(folder: Path) -> Path | None:
     axes.set(xlabel="episodes trained on", ylabel="accuracy, %", title=folder.name)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    figure.savefig(folder / CURVE_FILE, dpi=120)
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=120)
+    write_atomically(folder / CURVE_FILE, drawn.getvalue())
     return folder / CURVE_FILE
 
 

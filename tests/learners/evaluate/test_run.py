@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,3 +285,29 @@ def test_a_digest_is_of_the_weights() -> None:
     first, again, other = (make_learner("protonets", "conv4", seed=seed) for seed in (0, 0, 1))
     assert hash_weights(first) == hash_weights(again)
     assert hash_weights(first) != hash_weights(other)
+
+
+# One evaluation in a folder
+
+
+def test_a_second_evaluation_in_a_folder_is_refused_while_the_first_lives(
+    glyph_set: ShardSet, tmp_path: Path
+) -> None:
+    task_set = FIXED.task_set(glyph_set)
+    with ProcessGroup(0, 1, torch.device("cpu")).hold(tmp_path):
+        with pytest.raises(UsageError, match=rf"{tmp_path.name} is in use by process .*--out"):
+            answered(glyph_set, task_set, tmp_path)
+        assert not list(tmp_path.glob("*.json*"))
+    assert len(answered(glyph_set, task_set, tmp_path)) == 12
+
+
+def test_a_full_disk_is_an_error_that_names_the_ledger(tmp_path: Path) -> None:
+    task = TaskAnswers(dataset="glyphs", number=0, way=3, support=6, queries=12, correct=4, adapt_seconds=0.1)
+    with TaskLedger(tmp_path, 0) as ledger, Path("/dev/full").open("w") as full:
+        ledger._file, own = full, ledger._file
+        with pytest.raises(OSError, match=r"tasks-0.jsonl") as caught:
+            ledger.add(task)
+        ledger._file = own
+        with suppress(OSError):
+            full.close()
+    assert caught.value.errno == errno.ENOSPC
