@@ -31,6 +31,7 @@ DOORS = {  # library: the one module that may import it
     "decord": "pipeline/sources/orbit/video_child.py",
     "nvidia": "pipeline/decoders/dali.py",
     "fsspec": "pipeline/store/remote_index.py",
+    "aiohttp": "pipeline/store/http_answers.py",
     "timm": "learners/networks/backbones.py",
 }
 TORCH_ROOMS = {"decoders", "loader", "torch_datasets", "pixels"}  # of pipeline, that may import it
@@ -119,7 +120,8 @@ def test_torch_is_imported_where_pixels_are_and_nowhere_else(file: Path) -> None
 
 @pytest.mark.parametrize("name", [r for r, half in ROOMS["pipeline"].items() if half == "both"])
 def test_what_both_halves_share_needs_little_to_be_installed(name: str) -> None:
-    tops = {found.split(".")[0] for found in imports(ROOT / "pipeline" / f"{name}.py")}
+    files = [file for file in PIPELINE_FILES if module(file) != "pipeline" and room(module(file)) == name]
+    tops = {found.split(".")[0] for file in files for found in imports(file)}
     foreign = tops - set(sys.stdlib_module_names) - {"pipeline"}
     assert foreign <= LIGHT.get(name, {"numpy"})
 

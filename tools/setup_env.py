@@ -27,7 +27,7 @@ from system_packages import install_command
 ROOT: Final = Path(__file__).resolve().parent.parent
 TORCH: Final = "torch>=2.10,<2.15"  # as in pyproject.toml's extra
 TORCH_MINORS: Final = range(10, 15)
-EXTRAS_WITH_TORCH: Final = ("train", "test", "dev", "bench")
+EXTRAS_WITH_TORCH: Final = ("train", "test", "dev", "fuzz", "bench")
 OLDEST_PYTHON: Final = (3, 10)
 PILLOW_CHOICES: Final = ("simd", "stock", "auto")
 COMPILED_LOOP: Final = ("compiler", "python", "jpeg", "isal")  # what pipeline/decoders/native.c needs

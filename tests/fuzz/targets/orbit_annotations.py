@@ -1,0 +1,41 @@
+"""ORBIT annotations: `pipeline.sources.orbit.annotations.parse_annotations`, and planning what it accepts."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from pipeline.constants import QUALITY_ISSUES
+from pipeline.records import Item, Rejected
+from pipeline.sources.orbit.annotations import parse_annotations
+from tests.fuzz.json_mutations import mutate_json
+from tests.fuzz.mutations import mutate_bytes
+from tests.fuzz.source_files import look_at_items
+
+
+def seeds() -> list[bytes]:
+    flags = dict.fromkeys(QUALITY_ISSUES, False)
+    boxes = [{"x": 1, "y": 2, "w": 30, "h": 40}, [540, 0, 1080, 3], None, [0, 0, 0, 0]]
+    clutter = {
+        f"v-{n:05d}.jpg": {"object_bounding_box": b, QUALITY_ISSUES[0]: b is None}
+        for n, b in enumerate(boxes)
+    }
+    return [json.dumps({"v-00001.jpg": flags}).encode(), json.dumps(clutter).encode(), b"[" * 2000]
+
+
+def mutate(data: bytes, generator: random.Random) -> bytes:
+    if generator.random() < 0.4:
+        return mutate_bytes(data, generator)
+    try:
+        return json.dumps(mutate_json(json.loads(data), generator)).encode()
+    except (ValueError, RecursionError):
+        return mutate_bytes(data, generator)
+
+
+def check(data: bytes) -> None:
+    annotations, problems = parse_annotations(data)
+    assert len(problems) <= 1
+    items = [
+        Item(name, 0, quality=note.quality, box=note.box) for name, note in list(annotations.items())[:20]
+    ]
+    look_at_items([*items, *(Rejected("v.json", problem) for problem in problems)])
