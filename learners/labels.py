@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError, first_few
-
-
-class SameSize(NamedTuple):
-    """The classes that have the same number of support units."""
-
-    shots: int
-    classes: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    """The positions of each class's units, classes x shots."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,15 +56,6 @@ class Labels:
         chosen = values == torch.arange(self.way, device=like.device)[:, None]
         counts = torch.from_numpy(self.counts).to(like.device)
         return chosen.to(like.dtype) / counts[:, None]
-
-    def by_count(self) -> Iterator[SameSize]:
-        """Group the classes by their number of units, the smallest first."""
-        order = np.argsort(self.values, kind="stable")
-        starts = np.cumsum(self.counts) - self.counts
-        for count in np.unique(self.counts):
-            classes = np.flatnonzero(self.counts == count)
-            rows = order[starts[classes][:, None] + np.arange(count)]
-            yield SameSize(int(count), classes, rows)
 
 
 def per_clip(labels: torch.Tensor, clip: int) -> torch.Tensor:

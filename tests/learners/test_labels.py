@@ -8,13 +8,10 @@ from learners.labels import Labels, per_clip
 from pipeline.errors import UsageError
 
 
-def test_labels_are_counted_and_grouped_by_the_size_of_their_class() -> None:
+def test_labels_are_counted() -> None:
     labels = Labels.checked(torch.tensor([2, 0, 1, 0, 2, 3]))
     assert labels.way == 4
     assert labels.counts.tolist() == [2, 1, 2, 1]
-    one, two = labels.by_count()
-    assert (one.shots, one.classes.tolist(), one.rows.tolist()) == (1, [1, 3], [[2], [5]])
-    assert (two.shots, two.classes.tolist(), two.rows.tolist()) == (2, [0, 2], [[1, 3], [0, 4]])
 
 
 def test_the_averaging_matrix_makes_class_means() -> None:

@@ -19,6 +19,8 @@ CASES = {
     "as many units as dimensions": ((1, 4, 5), 10),
     "one unit less than dimensions": ((1, 4, 5), 11),
     "one class": ((4,), 6),
+    "more sizes than nodes, few units": (tuple(range(1, 29)), 410),
+    "more sizes than nodes, few dimensions": (tuple(range(1, 29)), 12),
 }
 
 
