@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.episodes import FLIP_DRAW, QUERY_FLIP_DRAW, generator
 
@@ -32,16 +33,36 @@ def is_usable(normalisation: PixelNormalisation) -> bool:
     return all(map(math.isfinite, (*normalisation.mean, *normalisation.std))) and min(normalisation.std) > 0
 
 
+class PixelScaling(nn.Module):
+    """Normalisation as a part of a network.
+
+    Its constants move with the network: a GPU would wait for each one that a pass copies to it.
+    """
+
+    offset: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, normalisation: PixelNormalisation) -> None:
+        super().__init__()
+        self.normalisation = normalisation
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in normalisation)
+        self.register_buffer("offset", -mean / std, persistent=False)
+        self.register_buffer("scale", 1 / (MAX_PIXEL * std), persistent=False)
+
+    def forward(self, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Convert uint8 N x 3 x H x W to normalised floating point; the memory format (channels_last) stays.
+
+        One multiplication and one addition for each value, computed in float32 whatever the dtype.
+        """
+        return torch.addcmul(self.offset.float(), images.float(), self.scale.float()).to(dtype)
+
+
 def normalise(
     images: torch.Tensor, normalisation: PixelNormalisation = IMAGENET, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Convert uint8 N x 3 x H x W to normalised floating point; the memory format (channels_last) stays.
-
-    One multiplication and one addition for each value, computed in float32 whatever the dtype.
-    """
-    mean, std = (_per_channel(values, images.device) for values in normalisation)
-    scale = 1 / (MAX_PIXEL * std)
-    return torch.addcmul(-mean / std, images.to(torch.float32), scale).to(dtype)
+    """What `PixelScaling` computes, for images on any device."""
+    scaled: torch.Tensor = PixelScaling(normalisation).to(images.device)(images, dtype)
+    return scaled
 
 
 def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -69,7 +90,3 @@ def draw_flips(
     purpose = QUERY_FLIP_DRAW if query else FLIP_DRAW
     coins = generator(seed, number, purpose).integers(0, 2, last + 1, dtype=np.uint8)
     return torch.from_numpy(coins[indices].astype(np.bool_))
-
-
-def _per_channel(values: Sequence[float], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, device=device).view(1, -1, 1, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from learners.networks.film import TENSORS_PER_PLACE, film_places, forward_with_film, install_film
 from pipeline.errors import UsageError
-from pipeline.pixels import PixelNormalisation, normalise
+from pipeline.pixels import PixelNormalisation, PixelScaling
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -39,11 +39,16 @@ class Backbone(nn.Module):
         self.name = name
         self.dim = dim
         """Dimensions of a feature."""
-        self.normalisation = normalisation
+        self.scaling = PixelScaling(normalisation)
         self.film_channels = install_film(list(film_places(net, film).values()))
         """The channels of each norm that takes FiLM, in order."""
         self.norm = norm
         self.train()
+
+    @property
+    def normalisation(self) -> PixelNormalisation:
+        """Of the pixels that the network sees."""
+        return self.scaling.normalisation
 
     def forward(self, images: Tensor, film: Sequence[Tensor] = ()) -> Tensor:
         """Compute features, n x dim; `film` is gamma_1, beta_1, gamma_2, ..., or empty."""
@@ -54,7 +59,7 @@ class Backbone(nn.Module):
                 f"{self.name} has {len(self.film_channels)} places for FiLM, so it needs "
                 f"{TENSORS_PER_PLACE * len(self.film_channels)} tensors, not {len(film)}"
             )
-        pixels = normalise(images, self.normalisation, next(self.net.parameters()).dtype)
+        pixels = self.scaling(images, next(self.net.parameters()).dtype)
         return forward_with_film(self.net, pixels, film)
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 - torch's signature

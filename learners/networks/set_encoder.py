@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias, get_args
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError, check_choice
-from pipeline.pixels import SYMMETRIC, PixelNormalisation, normalise
+from pipeline.pixels import SYMMETRIC, PixelNormalisation, PixelScaling
 
 EncoderNorm: TypeAlias = Literal["example", "batch", "stored"]
 ENCODER_BLOCKS: Final = 5
@@ -44,7 +44,7 @@ class SetEncoder(nn.Module):
         self.dim = dim
         self.mixes_images = norm == "batch"
         """Whether images of a batch affect each other, so that batches should be random ones."""
-        self.normalisation = normalisation
+        self.scaling = PixelScaling(normalisation)
         self._largest = math.inf if image_size is None else image_size
         self._pool = None if image_size is None else nn.AdaptiveAvgPool2d(image_size)
         inputs = [3] + [dim] * (ENCODER_BLOCKS - 1)
@@ -58,7 +58,7 @@ class SetEncoder(nn.Module):
                 f"{images.shape[-2]} x {images.shape[-1]}"
             )
         weight = next(self.parameters())
-        pixels = normalise(images, self.normalisation, weight.dtype)
+        pixels = self.scaling(images, weight.dtype)
         if self._pool is not None and max(pixels.shape[-2:]) > self._largest:
             pixels = self._pool(pixels)
         embeddings: Tensor = self.blocks(pixels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.pixels import IMAGENET, SYMMETRIC, draw_flips, flip, normalise
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelScaling, draw_flips, flip, normalise
 
 
 @pytest.fixture
@@ -24,6 +24,13 @@ def test_symmetric_pixels_reach_from_minus_one_to_one() -> None:
     found = normalise(ends, SYMMETRIC)
     assert torch.allclose(found[0], torch.tensor(-1.0))
     assert torch.allclose(found[1], torch.tensor(1.0))
+
+
+def test_the_scaling_of_a_network_in_float64_has_the_bits_of_float32(images: torch.Tensor) -> None:
+    scaling = PixelScaling(IMAGENET)
+    assert torch.equal(scaling(images), normalise(images))
+    assert torch.equal(scaling.double()(images), normalise(images))
+    assert scaling.state_dict() == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from learners.learner import StagedLearner
 from learners.task import Task
-from pipeline.pixels import PixelNormalisation, normalise
+from pipeline.pixels import PixelScaling, normalise
 from tests.learners.heads.test_mahalanobis import by_inverses
 
 Logits: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -71,9 +71,9 @@ class OwnNetworks:
 
     def _means(self, network: nn.Module, clips: Tensor, film: Sequence[Tensor]) -> Tensor:
         """The mean over each clip's frames; frames of all clips are one batch."""
-        normalisation = network.normalisation
-        assert isinstance(normalisation, PixelNormalisation)
-        pixels = normalise(clips.flatten(0, 1), normalisation, torch.float64)
+        scaling = network.scaling
+        assert isinstance(scaling, PixelScaling)
+        pixels = normalise(clips.flatten(0, 1), scaling.normalisation, torch.float64)
         return _forward(network, pixels, film).reshape(len(clips), clips.shape[1], -1).mean(1)
 
 

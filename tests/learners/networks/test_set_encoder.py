@@ -50,7 +50,7 @@ def test_it_is_the_papers_layers_in_order() -> None:
     torch.manual_seed(0)
     encoder = SetEncoder(norm="batch", image_size=None).double()
     x = pictures(3, 45).double() / 127.5 - 1
-    layers = [layer for layer in encoder.modules() if not list(layer.children())]
+    layers = [layer for layer in encoder.blocks.modules() if not list(layer.children())]
     assert [type(layer) for layer in layers] == 5 * [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
     for block in range(5):
         convolution, norm = layers[4 * block], layers[4 * block + 1]
