@@ -1,4 +1,4 @@
-"""Which support units (images or clips) carry gradient, and with what weight.
+"""Which units (images or clips) of the support set or of the queries carry gradient, and with what weight.
 
 Every draw but the papers' is unbiased: the expected weight of a unit, counting 0 when it is not drawn, is 1.
 A draw depends on its arguments and the random generator alone.
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from learners.labels import Labels
 
 Scheme: TypeAlias = Literal["exact", "neyman", "stratified", "uniform", "none"]
+QueryScheme: TypeAlias = Literal["neyman", "uniform"]
 UNIFORM_SHARE: Final = 0.1  # the share of the chances that ignores the gradients' sizes
 
 
-class SupportDraw(NamedTuple):
+class UnitDraw(NamedTuple):
     """The drawn units, ascending, and the weight of each one's gradient."""
 
     units: NDArray[np.int64]
@@ -26,7 +27,7 @@ class SupportDraw(NamedTuple):
 
 def draw_support(
     scheme: Scheme, labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64] | None = None
-) -> SupportDraw:
+) -> UnitDraw:
     """Draw `h` units without replacement; all of them, with weight 1, if there are no more.
 
     exact: every unit, whatever h is. none: no unit.
@@ -38,12 +39,12 @@ def draw_support(
     """
     total = len(labels)
     if scheme == "none" or (h == 0 and scheme != "exact"):
-        return SupportDraw(np.empty(0, np.int64), np.empty(0))
+        return UnitDraw(np.empty(0, np.int64), np.empty(0))
     if scheme == "exact" or h >= total:
-        return SupportDraw(np.arange(total), np.ones(total))
+        return UnitDraw(np.arange(total), np.ones(total))
     if scheme == "uniform":
         units = rng.choice(total, h, replace=False, shuffle=False)
-        return SupportDraw(np.sort(units), np.full(h, total / h))
+        return UnitDraw(np.sort(units), np.full(h, total / h))
     known = sizes if scheme == "neyman" and _usable(sizes) else None
     usable = np.ones(total) if known is None else known
     if h < labels.way:
@@ -52,11 +53,30 @@ def draw_support(
     return _from_classes(labels, allocate(labels.counts, means, h), rng, known)
 
 
-def unweighted(labels: Labels, h: int, rng: np.random.Generator) -> SupportDraw:
+def draw_queries(
+    scheme: QueryScheme, h: int, rng: np.random.Generator, sizes: NDArray[np.float64]
+) -> UnitDraw:
+    """Draw `h` queries without replacement, given the norm of the loss's gradient at each one's feature.
+
+    uniform: any h, each with weight M / h.
+    neyman: each with a chance in proportion to its size, and one over the chance as its weight.
+    """
+    total = len(sizes)
+    if h >= total:
+        return UnitDraw(np.arange(total), np.ones(total))
+    if scheme == "uniform" or not _usable(sizes):
+        units = rng.choice(total, h, replace=False, shuffle=False)
+        return UnitDraw(np.sort(units), np.full(h, total / h))
+    chances, order = _chances(sizes, h), rng.permutation(total)
+    units = np.sort(order[systematic(chances[order], float(rng.random()))])
+    return UnitDraw(units, 1 / chances[units])
+
+
+def unweighted(labels: Labels, h: int, rng: np.random.Generator) -> UnitDraw:
     """The papers' draw: h random units, each with weight 1. Biased: h / N of the support's gradient remains."""
     size = min(h, len(labels))
     units = rng.choice(len(labels), size, replace=False, shuffle=False)
-    return SupportDraw(np.sort(units), np.ones(size))
+    return UnitDraw(np.sort(units), np.ones(size))
 
 
 def balanced(labels: Labels, h: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -108,7 +128,7 @@ def systematic(chances: NDArray[np.float64], start: float) -> NDArray[np.int64]:
 
 def _draw_systematically(
     labels: Labels, h: int, rng: np.random.Generator, sizes: NDArray[np.float64]
-) -> SupportDraw:
+) -> UnitDraw:
     """Draw fewer units than classes: neighbours in the order are alike, and rarely drawn together."""
     total = len(labels)
     chances = _chances(sizes, h)
@@ -116,7 +136,7 @@ def _draw_systematically(
     rank = rng.permutation(labels.way)[labels.values[shuffled]]
     order = shuffled[np.argsort(rank, kind="stable")]
     units = np.sort(order[systematic(chances[order], float(rng.random()))])
-    return SupportDraw(units, 1 / chances[units])
+    return UnitDraw(units, 1 / chances[units])
 
 
 def _from_classes(
@@ -124,7 +144,7 @@ def _from_classes(
     taken: NDArray[np.int64],
     rng: np.random.Generator,
     sizes: NDArray[np.float64] | None = None,
-) -> SupportDraw:
+) -> UnitDraw:
     """Draw a given number of units of each class: uniformly, or in proportion to `sizes`."""
     weights = np.zeros(len(labels))
     for label, count in enumerate(taken.tolist()):
@@ -140,7 +160,7 @@ def _from_classes(
             places = systematic(chances, float(rng.random()))
             weights[order[places]] = 1 / chances[places]
     units = np.flatnonzero(weights)
-    return SupportDraw(units, weights[units])
+    return UnitDraw(units, weights[units])
 
 
 def _chances(sizes: NDArray[np.float64], h: int) -> NDArray[np.float64]:

@@ -5,6 +5,10 @@ value for every support image, chunk by chunk, without a graph. Queries are then
 batch, down to those values. Last, each stage is recomputed with a graph, for all support images or for a few
 drawn ones with weights, and the gradients that the queries left are back-propagated through it. So values are
 always exact, memory is that of one chunk, and the draws (`learners.lite.draws`) decide how exact the gradient is.
+
+Queries can be treated the same way: all pass through the backbone without a graph, which gives the loss, the
+head's gradient and the gradient at each query's feature, all exact; then a drawn part of them passes again, with a
+graph, and is back-propagated from there.
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from learners.labels import Labels
-from learners.lite.draws import Scheme, SupportDraw, balanced, draw_support
+from learners.lite.draws import QueryScheme, Scheme, UnitDraw, balanced, draw_queries, draw_support
 from learners.lite.paper import PaperLoop
-from learners.lite.queries import QueryTally, query_chunks
+from learners.lite.queries import QueryTally, look_at_queries, query_chunks
 from learners.lite.stages import Stage, StageNetworks, SupportStages
 from learners.task import DEFAULT_CHUNK, ChunkedPass, Task
 from pipeline.errors import UsageError, check_choice
@@ -64,6 +69,10 @@ class Lite:
     """Support units (images or clips) in H."""
     sampler: SamplerName = "neyman"
     encoder_sampler: Scheme | None = None
+    query_h: int | None = None
+    """Queries (images or clips) that carry gradient through the backbone; None: all of them."""
+    query_sampler: QueryScheme = "neyman"
+    """How they are drawn, where there are fewer than all."""
     chunk: int = DEFAULT_CHUNK
     """Images in memory with their graph at a time; in the papers' loops a batch, and H besides."""
     precision: torch.dtype | None = None
@@ -79,6 +88,12 @@ class Lite:
             check_choice(self.encoder_sampler, get_args(Scheme), "the encoder's sampler")
             if self.sampler not in get_args(Scheme):
                 raise UsageError(f"{self.sampler} rules the encoder, too; give it no other sampler")
+        check_choice(self.query_sampler, get_args(QueryScheme), "the queries' sampler")
+        if self.query_h is not None and (self.query_h < 1 or self.paper):
+            raise UsageError(
+                f"query_h starts at 1, and the papers' loops back-propagate all queries; got query_h={self.query_h} "
+                f"with {self.sampler}"
+            )
         if self.sampler == "paper-orbit" and self.h == 0:
             raise UsageError("paper-orbit divides by h, which then cannot be 0; the sampler none can")
 
@@ -134,12 +149,27 @@ def backward(
     draws = _StageDraws(settings, labels, rng)
     tally = QueryTally(task, support.device)
     share = scale * task.clip / task.query_count
-    for batch, answers in query_chunks(task, passage):
-        tally.add(answers, *support.query(batch, tally.usable(answers), share))
-    tally.check()
+    chunks = query_chunks(task, passage)
+    if settings.query_h is None or settings.query_h * task.clip >= task.query_count:
+        for batch, answers in chunks:
+            tally.add(answers, *support.query(batch, tally.usable(answers), share))
+        tally.check()
+    else:
+        looked = look_at_queries(support, chunks, tally, share)
+        tally.check()
+        if looked is not None:
+            images, gradient = looked
+            chosen = draw_queries(settings.query_sampler, settings.query_h, rng, _norms(gradient))
+            support.replay_queries(images, chosen, gradient)
     support.descend(draws)
     _penalise(learner, settings.penalty * scale)
     return _outcome(tally, support.used)
+
+
+def _norms(gradient: Tensor) -> NDArray[np.float64]:
+    """The length of each row."""
+    norms: NDArray[np.float64] = gradient.norm(dim=1).double().cpu().numpy()
+    return norms
 
 
 class _StageDraws:
@@ -153,10 +183,10 @@ class _StageDraws:
         if few and settings.samples:
             warnings.warn(FEW_IN_H.format(h=settings.h), stacklevel=4)
 
-    def __call__(self, stage: Stage, gradient: Tensor) -> SupportDraw:
+    def __call__(self, stage: Stage, gradient: Tensor) -> UnitDraw:
         scheme, sizes = self._settings.scheme(stage), None
         if scheme == "neyman":
-            sizes = gradient.norm(dim=1).double().cpu().numpy()
+            sizes = _norms(gradient)
         return draw_support(scheme, self._labels, self._settings.h, self._rng, sizes)
 
 

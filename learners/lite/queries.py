@@ -1,13 +1,14 @@
-"""A task's queries: iterated in chunks, checked against what the task declares, and counted."""
+"""A task's queries: iterated in chunks, checked against what the task declares, counted, and looked at without a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from learners.labels import per_clip
+from learners.lite.stages import SupportStages
 from learners.task import ChunkedPass, Task
 from pipeline.errors import UsageError
 
@@ -68,3 +69,19 @@ class QueryTally:
                 f"query labels are 0 to {self._way - 1}, the classes of the support set; {int(self._wrong)} "
                 f"of {self.seen} are not"
             )
+
+
+def look_at_queries(
+    support: SupportStages, chunks: Iterable[tuple[Tensor, Tensor]], tally: QueryTally, share: float
+) -> tuple[Tensor, Tensor] | None:
+    """All queries' images and the gradient at their features; None if nothing before the head learns."""
+    images, gradients = [], []
+    for batch, answers in chunks:
+        loss, correct, gradient = support.look(batch, tally.usable(answers), share)
+        tally.add(answers, loss, correct)
+        if gradient is not None:
+            images.append(
+                batch.clone()
+            )  # the batch itself may be the loader's, which reads the next one into it
+            gradients.append(gradient)
+    return (torch.cat(images), torch.cat(gradients)) if gradients else None

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from learners.heads.base import Head, full_precision
 from learners.labels import Labels
-from learners.lite.draws import SupportDraw
+from learners.lite.draws import UnitDraw
 from learners.networks import Backbone
 from learners.task import ChunkedPass
 
 Stage: TypeAlias = Literal["backbone", "encoder"]
-Choose: TypeAlias = Callable[[Stage, Tensor], SupportDraw]
+Choose: TypeAlias = Callable[[Stage, Tensor], UnitDraw]
 """From a stage and the N x d gradient at each support unit's vector, the units to recompute with a graph."""
 
 
@@ -61,20 +61,37 @@ class SupportStages:
         """The number of units recomputed with a graph, by stage."""
 
     def query(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Back-propagate `share` times the summed loss of some queries; return the sum and the number correct.
+        """Back-propagate `share` times the summed loss of some queries; return the sum and the number correct."""
+        made = self._passage.run(self._learner.backbone, images, self._film)
+        loss, correct, gradient = self._score(made, labels, share, wanted=made.requires_grad)
+        if gradient is not None:
+            torch.autograd.backward(made, gradient)
+        return loss, correct
+
+    def look(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `query` does, but for the backbone: its part of the gradient is returned, at the features."""
+        with torch.no_grad():
+            features = self._passage.run(self._learner.backbone, images, self._film)
+        return self._score(features, labels, share, wanted=self._features.requires_grad)
+
+    def replay_queries(self, images: Tensor, chosen: UnitDraw, gradient: Tensor) -> None:
+        """Back-propagate the gradient at the features of the chosen queries, times their weights."""
+        self._replay(self._learner.backbone, images, chosen, gradient, self._film)
+
+    def _score(
+        self, made: Tensor, labels: Tensor, share: float, *, wanted: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Summed loss, number correct, and the gradient at the features.
 
         The head has a backward pass of its own, so that all of it runs in full precision.
         """
-        made = self._passage.run(self._learner.backbone, images, self._film)
-        features = _leaf(made, wanted=made.requires_grad)
+        features = _leaf(made, wanted=wanted)
         with full_precision(self.device):
             logits = self._learner.head.logits(self._state, features)
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             if loss.requires_grad:
                 torch.autograd.backward(loss * share)
-        if features.grad is not None:
-            torch.autograd.backward(made, features.grad)
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum(), features.grad
 
     def descend(self, choose: Choose) -> None:
         """Send the accumulated gradients back through head, backbone, generator and encoder; once."""
@@ -82,26 +99,28 @@ class SupportStages:
             _send(self._fitted, self._state)
         if (gradient := self._features.grad) is not None:
             chosen = choose("backbone", gradient)
-            self._replay("backbone", self._learner.backbone, chosen, gradient, self._film)
+            self._replay(self._learner.backbone, self._images, chosen, gradient, self._film)
+            self.used["backbone"] = len(chosen.units)
         _send(self._generated, self._film)
         if self._embedding is not None and self._embedding.grad is not None:
             gradient = self._embedding.grad.expand(len(self._features), -1) / len(self._features)
             assert self._learner.encoder is not None
-            self._replay("encoder", self._learner.encoder, choose("encoder", gradient), gradient)
+            chosen = choose("encoder", gradient)
+            self._replay(self._learner.encoder, self._images, chosen, gradient)
+            self.used["encoder"] = len(chosen.units)
 
     def _replay(
-        self, stage: Stage, network: nn.Module, chosen: SupportDraw, gradient: Tensor, *arguments: object
+        self, network: nn.Module, images: Tensor, chosen: UnitDraw, gradient: Tensor, *arguments: object
     ) -> None:
         """Recompute the chosen units with a graph, and back-propagate each one's gradient times its weight."""
         units = _here(chosen.units, gradient.device)
         weights = _here(chosen.weights, gradient.device).to(gradient.dtype)
         weighted = weights[:, None] * gradient[units]
         begin = 0
-        for images in self._passage.parts(self._images, units):
-            vectors = self._passage.run(network, images, *arguments)
+        for part in self._passage.parts(images, units):
+            vectors = self._passage.run(network, part, *arguments)
             torch.autograd.backward(vectors, weighted[begin : begin + len(vectors)])
             begin += len(vectors)
-        self.used[stage] = len(units)
 
 
 def _leaf(tensor: Tensor, *, wanted: bool) -> Tensor:

@@ -1,7 +1,8 @@
 """How far LITE's gradients are from the exact one: `python -m learners.study --shards shards/md`.
 
 The paper's Figure 4 and Table D.7 with bias and RMSE apart: for each task the exact gradient of its loss, and
-estimates of it by each sampler at each |H|. All errors are relative to the exact gradient's length.
+estimates of it by each sampler at each |H|. With --query-h the same for draws of queries, with --precision the error
+of networks in half precision. All errors are relative to the exact gradient's length.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from learners.lite.engine import SamplerName
 from learners.methods.catalogue import LEARNERS, LearnerInfo, describe_learner, make_learner
 from learners.processes import choose_device
 from learners.runs import load_run
-from learners.study.gradients import GradientErrors, GradientStudy
+from learners.study.gradients import (
+    HALF_PRECISIONS,
+    QUERY_SAMPLERS,
+    GradientErrors,
+    GradientStudy,
+    StudiedSampler,
+)
 from learners.study.report import TaskErrors, format_table, plot_study, row_values, study_rows
 from learners.task import Task
 from pipeline.command import command_parser, run_command
@@ -49,6 +56,7 @@ STUDY_EXAMPLES: Final = """\
   python -m learners.study --shards shards/caltech --run runs/caltech-protonets --unbalanced --png study.png
   python -m learners.study --shards shards/omniglot --backbone conv4 --image-size 28 --h 10 40 --out study.json
   python -m learners.study --shards shards/md --run runs/md --samplers uniform neyman --tasks 4 --runs 6
+  python -m learners.study --shards shards/md --run runs/md --query 10 --query-h 10 50 --precision bfloat16 float16
 """
 log = logging.getLogger(__name__)
 
@@ -66,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = GradientStudy(learner, _task(episode), episode.number, arguments.seed)
         for (sampler, h), errors in _measure(study, arguments):
             measured.setdefault((sampler, h), []).append(errors)
-        if number == 0 and study.linear is not None:
+        if number == 0 and study.is_linear("exact"):
             worst = max(study.disagreement(*pair) for pair in _compared_settings(arguments))
         tasks.append(_describe_task(episode, study))
         _print_progress(number + 1, arguments, begin)
@@ -91,18 +99,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(
     study: GradientStudy, arguments: Namespace
-) -> Iterator[tuple[tuple[SamplerName, int], GradientErrors]]:
+) -> Iterator[tuple[tuple[StudiedSampler, int], GradientErrors]]:
     """The errors of each sampler at each |H| on one task."""
-    for sampler in arguments.samplers:
+    for sampler, sizes in _studied(arguments):
         draws = arguments.draws if study.is_linear(sampler) else arguments.runs
-        for h in [0] if sampler == "none" else arguments.h:
+        for h in sizes:
             yield (sampler, h), study.errors(sampler, h, draws)
 
 
-def _compared_settings(arguments: Namespace) -> list[tuple[SamplerName, int]]:
+def _studied(arguments: Namespace) -> Iterator[tuple[StudiedSampler, list[int]]]:
+    """What is measured, each at which numbers of images with gradient; 0 where there is no number."""
+    for sampler in arguments.samplers:
+        yield sampler, [0] if sampler == "none" else arguments.h
+    if arguments.query_h:
+        for sampler in QUERY_SAMPLERS:
+            yield sampler, arguments.query_h
+    for half in arguments.precision:
+        yield half, [0]
+
+
+def _compared_settings(arguments: Namespace) -> list[tuple[StudiedSampler, int]]:
     """Samplers and |H| at which a gradient by the engine is compared with the weighted sum."""
-    drawn = [sampler for sampler in arguments.samplers if sampler != "subsample"]
-    return [("exact", 0), *((sampler, max(arguments.h)) for sampler in drawn)]
+    drawn = [(sampler, max(sizes)) for sampler, sizes in _studied(arguments)
+             if sampler != "subsample" and sampler not in HALF_PRECISIONS]  # fmt: skip
+    return [("exact", 0), *drawn]
 
 
 def _load_learner(arguments: Namespace) -> tuple[StagedLearner, LearnerInfo]:
@@ -185,10 +205,10 @@ def _title(arguments: Namespace, info: LearnerInfo) -> str:
 
 def _check_arguments(arguments: Namespace) -> None:
     """Refuse flags that cannot work before anything is read."""
-    arguments.h = sorted(set(arguments.h))
-    if min(arguments.h) < 1 or min(arguments.draws, arguments.runs, arguments.tasks) < 2:  # noqa: PLR2004
+    arguments.h, arguments.query_h = sorted(set(arguments.h)), sorted(set(arguments.query_h))
+    if min(arguments.h + arguments.query_h) < 1 or min(arguments.draws, arguments.runs, arguments.tasks) < 2:  # noqa: PLR2004
         raise UsageError(
-            "--h starts at 1 (the sampler none is 0); --tasks, --draws and --runs at 2, for the intervals"
+            "--h and --query-h start at 1 (the sampler none is 0); --tasks, --draws and --runs at 2, for the intervals"
         )
     if arguments.unbalanced and len(arguments.shot) > 1:
         raise UsageError("--unbalanced draws the shots: give it one --shot, the average")
@@ -217,6 +237,10 @@ def _parser() -> ArgumentParser:
     add("--unbalanced", action="store_true", help="shots vary by Meta-Dataset's law")
     add("--samplers", nargs="+", default=list(STUDIED_SAMPLERS), choices=STUDIED_SAMPLERS, help="(all)")
     add("--h", type=int, nargs="+", default=[10, 20, 40, 60, 80], help="(10 20 40 60 80)")
+    add("--query-h", type=int, nargs="+", default=[], metavar="N",
+        help="draws of so many queries as well, with all support images")  # fmt: skip
+    add("--precision", nargs="+", default=[], choices=list(HALF_PRECISIONS), help="the networks in half precision as "
+        "well")  # fmt: skip
     add("--tasks", type=int, default=8, help="(8)")
     add("--draws", type=int, default=500, help="on each task, where they cost no pass (500)")
     add("--runs", type=int, default=6, help="draws where each costs a pass: with a set encoder, and of "

@@ -1,17 +1,18 @@
 """Measure the error of a task's estimated gradient over many draws: its bias and its spread.
 
-Without a set encoder the gradient is linear in the weights of a draw: the gradient through the queries, plus
-one vector for each support image times its weight. These vectors are computed once, and then a draw costs no
-more than its random numbers. All other cases (a learner with a set encoder, the subsampled task) go through
-the engine, draw by draw.
+Without a set encoder the gradient is linear in the weights of a draw: what no draw touches, plus one vector for
+each support image (or each query, where queries are drawn) times its weight. These vectors are computed once, and
+then a draw costs no more than its random numbers. All other cases (a learner with a set encoder, the subsampled
+task) go through the engine, draw by draw.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,12 +20,23 @@ from torch import Tensor
 
 from learners.labels import Labels
 from learners.learner import StagedLearner
-from learners.lite.draws import SupportDraw, draw_support, unweighted
+from learners.lite.draws import QueryScheme, UnitDraw, draw_queries, draw_support, unweighted
 from learners.lite.engine import FEW_IN_H, Lite, SamplerName, backward
 from learners.lite.stages import Stage, SupportStages
 from learners.task import ChunkedPass, Task
 from pipeline.episodes import LITE_DRAW, generator
 
+StudiedSampler: TypeAlias = SamplerName | Literal["query-uniform", "query-neyman", "bfloat16", "float16"]
+QUERY_SAMPLERS: Final[dict[StudiedSampler, QueryScheme]] = {
+    "query-uniform": "uniform",
+    "query-neyman": "neyman",
+}
+"""Draws of queries; the support set then has its exact gradient."""
+HALF_PRECISIONS: Final[dict[StudiedSampler, torch.dtype]] = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""No draws: the exact gradient, its networks in half precision."""
 PARAMETER_BLOCK: Final = 1 << 18  # parameters whose products are summed at a time, in float64
 
 
@@ -38,12 +50,17 @@ class GradientErrors(NamedTuple):
     draws: int
 
 
-def lite_settings(sampler: SamplerName, h: int, task: Task) -> Lite:
+def lite_settings(sampler: StudiedSampler, h: int, task: Task) -> Lite:
     """Settings with all queries in one batch, so that the papers' samplers draw one H.
 
     The penalty is left out: it does not depend on the draw.
     """
-    return Lite(h=h, sampler=sampler, chunk=max(Lite().chunk, task.query_count), penalty=0.0)
+    chunk = max(Lite().chunk, task.query_count)
+    if scheme := QUERY_SAMPLERS.get(sampler):
+        return Lite(sampler="exact", query_h=h, query_sampler=scheme, chunk=chunk, penalty=0.0)
+    if half := HALF_PRECISIONS.get(sampler):
+        return Lite(sampler="exact", precision=half, chunk=chunk, penalty=0.0)
+    return Lite(h=h, sampler=cast("SamplerName", sampler), chunk=chunk, penalty=0.0)
 
 
 def engine_gradient(learner: StagedLearner, task: Task, settings: Lite, rng: np.random.Generator) -> Tensor:
@@ -82,38 +99,50 @@ class GradientStudy:
         self.norm2 = float(_gram_matrix(self.exact[None]))
         self.active = active_share(learner, task)
         """The share of queries that carry gradient."""
-        self.linear: LinearGradient | None = None
-        if learner.encoder is None:
-            self.linear = LinearGradient.of(learner, task, exact.chunk)
+        self.chunk = exact.chunk
+
+    @cached_property
+    def support(self) -> LinearGradient:
+        """The gradient as a sum over support images."""
+        return support_sum(self._learner, self._task, self.chunk)
+
+    @cached_property
+    def queries(self) -> LinearGradient:
+        """The gradient as a sum over queries."""
+        return query_sum(self._learner, self._task, self.chunk, self.exact)
 
     def rng(self) -> np.random.Generator:
         """Random numbers of this task; every sampler starts with the same."""
         return generator(self._seed, self._number, LITE_DRAW)
 
-    def is_linear(self, sampler: SamplerName) -> bool:
+    def is_linear(self, sampler: StudiedSampler) -> bool:
         """Whether a draw costs no pass through the engine."""
-        return self.linear is not None and sampler != "subsample"
+        return self._learner.encoder is None and sampler != "subsample" and sampler not in HALF_PRECISIONS
 
-    def errors(self, sampler: SamplerName, h: int, draws: int) -> GradientErrors:
+    def errors(self, sampler: StudiedSampler, h: int, draws: int) -> GradientErrors:
         """Errors over so many draws, or over one where nothing is random."""
         settings, rng = lite_settings(sampler, h, self._task), self.rng()
-        count = 1 if sampler in ("none", "exact") else draws
-        if self.linear is not None and self.is_linear(sampler):
-            rows = [self.linear.coefficients(settings, rng) for _ in range(count)]
-            differences = torch.from_numpy(np.stack(rows) - 1)
-            products = differences @ self.linear.gram @ differences.T
+        count = 1 if sampler in ("none", "exact", *HALF_PRECISIONS) else draws
+        if self.is_linear(sampler):
+            linear = self._sum(sampler)
+            differences = torch.from_numpy(
+                np.stack([linear.coefficients(settings, rng) for _ in range(count)]) - 1
+            )
+            products = differences @ linear.gram @ differences.T
         else:
             estimates = [self._from_engine(settings, rng) for _ in range(count)]
             products = _gram_matrix(torch.stack(estimates) - self.exact)
         return _errors_from_products(products / self.norm2)
 
-    def disagreement(self, sampler: SamplerName, h: int) -> float:
+    def disagreement(self, sampler: StudiedSampler, h: int) -> float:
         """Distance between one draw's gradient by the engine and by the sum, relative to the exact one."""
-        assert self.linear is not None
-        settings = lite_settings(sampler, h, self._task)
-        weights = torch.from_numpy(self.linear.coefficients(settings, self.rng())).float()
-        summed = weights @ self.linear.rows.float()
+        settings, linear = lite_settings(sampler, h, self._task), self._sum(sampler)
+        weights = torch.from_numpy(linear.coefficients(settings, self.rng())).float()
+        summed = weights @ linear.rows.float()
         return float((summed - self._from_engine(settings, self.rng())).norm() / self.norm2**0.5)
+
+    def _sum(self, sampler: StudiedSampler) -> LinearGradient:
+        return self.queries if sampler in QUERY_SAMPLERS else self.support
 
     def _from_engine(self, settings: Lite, rng: np.random.Generator) -> Tensor:
         return engine_gradient(self._learner, self._task, settings, rng)
@@ -124,53 +153,73 @@ class LinearGradient:
     """The vectors of which a gradient is a weighted sum."""
 
     rows: Tensor
-    """1 + N gradients: through the queries, then through each support image."""
+    """1 + N gradients: what no draw touches, then through each unit that can be drawn."""
     gram: Tensor
     """Products of the rows, float64."""
-    labels: Labels
-    sizes: np.ndarray
-    """The norm of the loss's gradient by each support feature."""
-
-    @classmethod
-    def of(cls, learner: StagedLearner, task: Task, chunk: int) -> LinearGradient:
-        """Back-propagate the queries once, then each support image alone. Holds 1 + N gradients."""
-        labels, passage = Labels.checked(task.labels, task.way), ChunkedPass(chunk=chunk)
-        support = SupportStages(learner, task.images, labels, passage)
-        gradients: dict[Stage, Tensor] = {}
-
-        def draw_none(stage: Stage, gradient: Tensor) -> SupportDraw:
-            gradients[stage] = gradient
-            return draw_support("none", labels, 0, np.random.default_rng(0))
-
-        learner.zero_grad()
-        for images, answers in task.queries:
-            support.query(images, answers, 1 / task.query_count)
-        support.descend(draw_none)
-        alone = _image_gradients(learner, task, passage, gradients["backbone"])
-        rows = torch.stack([_take_gradient(learner), *alone])
-        sizes = gradients["backbone"].norm(dim=1).double().cpu().numpy()
-        return cls(rows, _gram_matrix(rows), labels, sizes)
+    draw: Callable[[Lite, np.random.Generator], UnitDraw]
+    """A draw of units with the settings' scheme."""
 
     def coefficients(self, settings: Lite, rng: np.random.Generator) -> np.ndarray:
         """The weight of each row in one draw."""
-        if settings.paper:
-            chosen = unweighted(self.labels, settings.h, rng)
-        else:
-            scheme = settings.scheme("backbone")
-            chosen = draw_support(scheme, self.labels, settings.h, rng, self.sizes)
-        values = np.zeros(1 + len(self.labels))
+        chosen, units = self.draw(settings, rng), len(self.rows) - 1
+        values = np.zeros(1 + units)
         values[0] = 1
         values[1 + chosen.units] = chosen.weights
         if settings.sampler == "paper-orbit":
-            values *= len(self.labels) / settings.h
+            values *= units / settings.h
         return values
 
 
+def support_sum(learner: StagedLearner, task: Task, chunk: int) -> LinearGradient:
+    """Back-propagate the queries once, then each support image alone. Holds 1 + N gradients."""
+    labels, passage = Labels.checked(task.labels, task.way), ChunkedPass(chunk=chunk)
+    support = SupportStages(learner, task.images, labels, passage)
+    gradients: dict[Stage, Tensor] = {}
+
+    def draw_none(stage: Stage, gradient: Tensor) -> UnitDraw:
+        gradients[stage] = gradient
+        return draw_support("none", labels, 0, np.random.default_rng(0))
+
+    learner.zero_grad()
+    for images, answers in task.queries:
+        support.query(images, answers, 1 / task.query_count)
+    support.descend(draw_none)
+    alone = _image_gradients(learner, task.images, passage, gradients["backbone"])
+    rows = torch.stack([_take_gradient(learner), *alone])
+    sizes = gradients["backbone"].norm(dim=1).double().cpu().numpy()
+
+    def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
+        if settings.paper:
+            return unweighted(labels, settings.h, rng)
+        return draw_support(settings.scheme("backbone"), labels, settings.h, rng, sizes)
+
+    return LinearGradient(rows, _gram_matrix(rows), draw)
+
+
+def query_sum(learner: StagedLearner, task: Task, chunk: int, exact: Tensor) -> LinearGradient:
+    """Back-propagate each query alone; the rest of the exact gradient is what no draw of queries touches."""
+    labels, passage = Labels.checked(task.labels, task.way), ChunkedPass(chunk=chunk)
+    support = SupportStages(learner, task.images, labels, passage)
+    images, answers = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
+    _, _, gradient = support.look(images, answers, 1 / task.query_count)
+    assert gradient is not None
+    learner.zero_grad()
+    alone = torch.stack(list(_image_gradients(learner, images, passage, gradient)))
+    rows = torch.cat([(exact - alone.sum(0))[None], alone])
+    sizes = gradient.norm(dim=1).double().cpu().numpy()
+
+    def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
+        assert settings.query_h is not None
+        return draw_queries(settings.query_sampler, settings.query_h, rng, sizes)
+
+    return LinearGradient(rows, _gram_matrix(rows), draw)
+
+
 def _image_gradients(
-    learner: StagedLearner, task: Task, passage: ChunkedPass, gradient: Tensor
+    learner: StagedLearner, images: Tensor, passage: ChunkedPass, gradient: Tensor
 ) -> Iterator[Tensor]:
-    """The gradient through each support image; `gradient` is that of the support features."""
-    for image, by_features in zip(task.images, gradient, strict=True):
+    """The gradient through each image; `gradient` is that at the images' features."""
+    for image, by_features in zip(images, gradient, strict=True):
         features = passage.run(learner.backbone, image[None])
         torch.autograd.backward(features, by_features[None])
         yield _take_gradient(learner)

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from learners.evaluate.scores import NORMAL_95
-from learners.lite.engine import SamplerName
-from learners.study.gradients import GradientErrors
+from learners.study.gradients import QUERY_SAMPLERS, GradientErrors, StudiedSampler
 from pipeline.errors import UsageError
 
 LINEAR_BIAS: Final = 0.1  # bias up to which the plot's scale is linear
-BASELINE_SAMPLER: Final[SamplerName] = "uniform"  # what other samplers' errors are divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +37,14 @@ class StudentInterval:
 class StudyRow:
     """The errors of one sampler at one |H|, relative to the exact gradient's length."""
 
-    sampler: SamplerName
+    sampler: StudiedSampler
     h: int
     bias2: StudentInterval
     """Squared; an interval that reaches zero is consistent with no bias."""
     rmse: StudentInterval
     mse: StudentInterval
     mse_to_uniform: StudentInterval | None
-    """The task's mean squared error, divided by that of `uniform` on the same task."""
+    """The task's mean squared error, divided by that of `uniform`, or `query-uniform`, on the same task."""
     draws: int
     """On each task."""
 
@@ -55,7 +53,7 @@ class StudyRow:
         return clamped_root(self.bias2.mean)
 
 
-TaskErrors = dict[tuple[SamplerName, int], list[GradientErrors]]
+TaskErrors = dict[tuple[StudiedSampler, int], list[GradientErrors]]
 """For each sampler and |H| the errors on each task, in the same order."""
 
 
@@ -64,8 +62,9 @@ def study_rows(measured: TaskErrors) -> list[StudyRow]:
     return [_study_row(measured, sampler, h) for sampler, h in measured]
 
 
-def _study_row(measured: TaskErrors, sampler: SamplerName, h: int) -> StudyRow:
-    errors, base = measured[sampler, h], measured.get((BASELINE_SAMPLER, h))
+def _study_row(measured: TaskErrors, sampler: StudiedSampler, h: int) -> StudyRow:
+    baseline: StudiedSampler = "query-uniform" if sampler in QUERY_SAMPLERS else "uniform"
+    errors, base = measured[sampler, h], measured.get((baseline, h))
     ratio = None
     if base is not None and all(one.mse > 0 for one in base):
         ratio = StudentInterval.of([e.mse / b.mse for e, b in zip(errors, base, strict=True)])
@@ -87,7 +86,7 @@ def row_values(row: StudyRow) -> dict[str, Any]:
 
 def format_table(rows: Sequence[StudyRow]) -> str:
     """The rows as a table for the terminal."""
-    head = f"{'sampler':<12}{'|H|':>5}{'bias':>9}  {'95 %':<15}{'RMSE':>8}  {'95 %':<15}{'MSE / uniform':>15}"
+    head = f"{'sampler':<14}{'|H|':>5}{'bias':>9}  {'95 %':<15}{'RMSE':>8}  {'95 %':<15}{'MSE / uniform':>15}"
     return "\n".join([head, *map(_format_line, rows)])
 
 
@@ -97,7 +96,7 @@ def _format_line(row: StudyRow) -> str:
     ratio = row.mse_to_uniform
     half = "" if ratio is None else f"{ratio.mean:.3f} ± {ratio.high - ratio.mean:.3f}"
     return (
-        f"{row.sampler:<12}{row.h:>5}{row.bias:>9.3f}  {bias:<15}{row.rmse.mean:>8.3f}  {rmse:<15}{half:>15}"
+        f"{row.sampler:<14}{row.h:>5}{row.bias:>9.3f}  {bias:<15}{row.rmse.mean:>8.3f}  {rmse:<15}{half:>15}"
     )
 
 
@@ -128,8 +127,8 @@ def _plot_line(panel: Any, rows: Sequence[StudyRow], name: str) -> None:
         )
     else:
         low, middle, high = ([getattr(row.rmse, end) for row in rows] for end in ("low", "mean", "high"))
-    if rows[0].sampler == "none":  # one level, whatever |H| is
-        panel.axhline(middle[0], linestyle=":", color="black", label="none")
+    if rows[0].h == 0:  # one level, whatever |H| is
+        panel.axhline(middle[0], linestyle=":", color="black", label=rows[0].sampler)
         return
     (line,) = panel.plot([row.h for row in rows], middle, marker="o", label=rows[0].sampler)
     panel.fill_between([row.h for row in rows], low, high, alpha=0.2, color=line.get_color())

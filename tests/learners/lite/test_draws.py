@@ -10,7 +10,7 @@ import torch
 from learners.labels import Labels
 from learners.lite.draws import (
     Scheme,
-    SupportDraw,
+    UnitDraw,
     allocate,
     balanced,
     draw_support,
@@ -32,11 +32,11 @@ def sizes(known: Labels, seed: int = 0) -> np.ndarray:
     return (1 + rng(seed).random(len(known)) / 9) * (1 + 3 * known.values) / known.counts[known.values]
 
 
-def mean_weights(draws: list[SupportDraw], total: int) -> np.ndarray:
+def mean_weights(draws: list[UnitDraw], total: int) -> np.ndarray:
     return expected_weights([(one, 1 / len(draws)) for one in draws], total)
 
 
-def expected_weights(outcomes: list[tuple[SupportDraw, float]], total: int) -> np.ndarray:
+def expected_weights(outcomes: list[tuple[UnitDraw, float]], total: int) -> np.ndarray:
     weights = np.zeros(total)
     for (units, values), chance in outcomes:
         weights[units] += values * chance

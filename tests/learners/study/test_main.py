@@ -98,6 +98,26 @@ def test_the_sum_and_the_engine_agree_draw_by_draw() -> None:
         assert study.disagreement(sampler, 5) < 1e-5
 
 
+def test_draws_of_queries_are_unbiased_and_neyman_has_less_error(built: Path, tmp_path: Path) -> None:
+    flags = ("--samplers", "uniform", "--h", 6, "--query-h", 3, 6, "--precision", "bfloat16", "--out")
+    assert main(command(built, *flags, tmp_path / "study.json")) == 0
+    found = json.loads((tmp_path / "study.json").read_text())
+    assert 0 < found["engine_against_sum"] < 1e-4
+    for sampler in ("query-uniform", "query-neyman"):
+        for h in (3, 6):
+            assert not row(found, sampler, h)["biased"]
+        assert row(found, sampler, 6)["rmse"]["mean"] < row(found, sampler, 3)["rmse"]["mean"]
+    assert row(found, "query-neyman", 3)["mse_to_uniform"]["mean"] < 1
+    assert 0.001 < row(found, "bfloat16", 0)["rmse"]["mean"] < 0.5
+
+
+def test_the_sum_over_queries_and_the_engine_agree_draw_by_draw() -> None:
+    study = GradientStudy(protonets(), task((5, 2, 3), queries=6), 0, 0)
+    for sampler in ("query-uniform", "query-neyman"):
+        assert study.disagreement(sampler, 2) < 1e-5
+        assert study.errors(sampler, 6, 2).mse < 1e-20
+
+
 def test_a_learner_with_a_set_encoder_goes_through_the_engine() -> None:
     study = GradientStudy(simple_cnaps(), task((4, 4), queries=4), 0, 0)
     assert not study.is_linear("uniform")
@@ -195,7 +215,7 @@ def test_a_backbone_that_learns_starts_at_random(
     [
         (["--unbalanced", "--shot", "2", "3", "4"], r"give it one --shot, the average"),
         (["--shot", "2", "3"], r"3 classes need one shot or 3, got 2"),
-        (["--h", "0"], r"--h starts at 1"),
+        (["--h", "0"], r"--h and --query-h start at 1"),
         (["--tasks", "1"], r"--tasks, --draws and --runs at 2"),
         (["--unbalanced", "--h", "500"], r"lower --h or raise --shot"),
         (["--way", "9"], r"9 classes"),
