@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Literal, TypeAlias, get_args
 
@@ -25,18 +26,19 @@ def open_decoder(
     device: str | torch.device,
     fast: bool = False,
 ) -> ChunkDecoder:
-    """Open a decoder. auto: DALI for a GPU where it is installed, `ThreadedDecoder` (turbo) elsewhere.
+    """Open a decoder; auto is turbo, on every machine: DALI's pixels on a GPU differ by some grey levels.
 
-    threads: default is one for each core, less one beside a GPU, for the thread that feeds it.
-    fast: turbo only, so auto chooses turbo: DALI's quick transform gains nothing measurable.
+    threads: default is one for each core of this rank, less one beside a GPU, for the thread that feeds it.
+    fast: turbo only: DALI's quick transform gains nothing measurable.
     """
     gpu = torch.device(device).type == "cuda"
     check_choice(name, get_args(DecoderName), "decoder")
     if name == "dali" and fast:
         raise UsageError("fast decoding is turbo's; take decoder='turbo', or DALI without it")
     if threads is None:
-        threads = max(1, usable_cores() - gpu)
-    if name == "turbo" or (name == "auto" and (fast or not gpu or not has_dali())):
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's processes share a machine's cores
+        threads = max(1, usable_cores() // ranks - gpu)
+    if resolved_decoder(name) == "turbo":
         return ThreadedDecoder(store, size=size, threads=threads, fast=fast)
     if not has_dali():
         raise UsageError(
@@ -46,6 +48,11 @@ def open_decoder(
     from pipeline.decoders.dali import DaliDecoder  # noqa: PLC0415 - optional, slow to import
 
     return DaliDecoder(store, size=size, threads=threads, device=device)
+
+
+def resolved_decoder(name: DecoderName) -> Literal["turbo", "dali"]:
+    """The decoder that a name stands for; what a result should say of itself."""
+    return "dali" if name == "dali" else "turbo"
 
 
 def has_dali() -> bool:

@@ -28,7 +28,7 @@ from pipeline.decoders.base import DecodeJob, SampleFault
 from pipeline.decoders.dali_input import DaliBatch, DaliInput
 from pipeline.decoders.fill import decode_jpeg
 from pipeline.decoders.threads import PieceQueue, ThreadedDecoder
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, first_line
 from pipeline.records import Encoding
 from pipeline.store.local import SampleStore
 
@@ -61,9 +61,22 @@ class DaliDecoder:
         self._threaded = ThreadedDecoder(store, size=size, threads=threads)
         self._pieces = PieceQueue(size=size, takers=1)
         self._in_flight: deque[DaliBatch] = deque()  # in DALI, oldest first
-        pipe = _build_pipeline(
-            WeakMethod(self._next_batch), size=size, threads=threads, stream=self._stream, hardware=hardware
-        )
+        self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
+        """DALI's memory that is being copied: DALI decodes into it again as soon as it is let go of."""
+        try:
+            pipe = _build_pipeline(
+                WeakMethod(self._next_batch),
+                size=size,
+                threads=threads,
+                stream=self._stream,
+                hardware=hardware,
+            )
+        except RuntimeError as error:
+            self._threaded.close()
+            raise PipelineError(
+                f"DALI is installed and cannot start ({first_line(error)}); take decoder='turbo', or a DALI "
+                "for this machine's driver"
+            ) from error
         self._thread = threading.Thread(
             target=self._run_batches, args=(pipe,), name="decode-dali", daemon=True
         )
@@ -174,6 +187,9 @@ class DaliDecoder:
         for fault in batch.faults:
             job.out[fault.at].zero_()
         job.event = self._stream.record_event()
+        self._copying.append((job.event, pixels))
+        while self._copying and self._copying[0][0].query():  # type: ignore[no-untyped-call]
+            self._copying.popleft()
 
 
 def _build_pipeline(

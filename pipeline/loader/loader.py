@@ -67,7 +67,7 @@ class EpisodeLoader:
         chunk: images decoded, copied and handed out at a time, at most; H is one chunk whatever h is.
         device: where the images go; "cuda" copies, or decodes, on CUDA streams of its own.
         decoder: of JPEG. turbo: libjpeg-turbo in threads. dali: NVIDIA DALI, on the GPU's own engines
-            where there is one. auto: turbo on the CPU; on a GPU dali if it is installed.
+            where there is one, some grey levels off. auto: turbo.
         threads: number that decode; by default one for each usable core, on a GPU one less.
         ahead: chunks that may be decoded before they are asked for; waiting chunks take memory.
         on_error: for a sample that cannot be read or decoded. raise: an error at its chunk, and already

@@ -80,6 +80,7 @@ class CudaMemory:
         self._copies: deque[DeviceCopy] = deque()
         self._seconds = 0.0
         self._lock = threading.Lock()
+        self._starting = threading.Lock()  # else another thread's copy would be between this one's events
 
     def allocate(self, images: int, size: int) -> torch.Tensor:
         with torch.cuda.stream(self._stream):
@@ -96,7 +97,7 @@ class CudaMemory:
 
     def _copy(self, job: DecodeJob, source: torch.Tensor, out: torch.Tensor) -> None:
         """Start the copy; called by the thread that has just decoded the chunk's last image."""
-        with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+        with self._starting, torch.cuda.device(self.device), torch.cuda.stream(self._stream):
             begin = self._stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
             out.copy_(source, non_blocking=True)
             end = self._stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]

@@ -202,3 +202,14 @@ def test_a_gpu_decodes_nearly_the_same_pixels_and_zeros_faults(tmp_path: Path) -
     assert not job.out[5].any()
     assert difference.max() <= 4
     assert difference.float().mean() < 0.5
+
+
+def test_a_dali_that_cannot_start_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Assert on cuInitChecked() failed\nStacktrace (31 entries)")
+
+    monkeypatch.setattr("pipeline.decoders.dali._build_pipeline", fail)
+    with pytest.raises(
+        PipelineError, match=r"cannot start \(Assert on cuInitChecked\(\) failed\); take decoder='turbo'"
+    ):
+        DaliDecoder(LocalStore(), size=SIZE, threads=1, device="cpu")
