@@ -28,6 +28,10 @@ class Head(nn.Module):
         """Compute what `logits` needs from the N x d support features."""
         raise NotImplementedError
 
+    def upgraded(self, state: State) -> State:
+        """The state of this version for one of a file, which an older version may have written."""
+        return state
+
     def logits(self, state: State, queries: torch.Tensor) -> torch.Tensor:
         """Compute M x way logits of the M x d query features."""
         raise NotImplementedError

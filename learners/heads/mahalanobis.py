@@ -36,6 +36,10 @@ from learners.labels import Labels
 from pipeline.errors import PipelineError, check_choice
 
 OneShotCovariance: TypeAlias = Literal["zero", "official"]
+GROUP_TENSORS: Final = 6  # for each size of class, in states of before November 2026
+LARGEST_TABLE: Final = (
+    1 << 26
+)  # numbers in a table of units and classes made of such a state; real ones have a million
 LEAST_VARIANCE: Final = 1e-30  # the square root has no gradient at a variance of zero
 
 
@@ -151,6 +155,38 @@ class MahalanobisHead(Head):
             of_class=places.of_class,
         )
 
+    def upgraded(self, state: State) -> State:
+        if len(state) == len(_FittedClasses._fields):
+            return state
+        mean, means, axes, kernel, *rest = state
+        groups = [rest[begin : begin + GROUP_TENSORS] for begin in range(0, len(rest), GROUP_TENSORS)]
+        classes, inverse, squares, own, shifts, weights = zip(*groups, strict=True)
+        every = torch.arange(len(means), device=means.device)
+        if sum(one.shape[0] * one.shape[1] for one in own) * len(every) > LARGEST_TABLE:
+            raise ValueError("its classes have more units than a support set")
+        chosen = [(one[:, None] == every).to(means.dtype) for one in classes]
+        of_size, inverses = torch.stack([one.sum(0) for one in chosen]), torch.stack(inverse)
+        return _FittedClasses(
+            mean=mean,
+            means=means,
+            axes=axes,
+            kernel=kernel,
+            inverses=inverses,
+            nodes=inverses,
+            mix=torch.eye(len(inverses), dtype=means.dtype, device=means.device),
+            solved_means=means @ axes * (of_size.T @ inverses),
+            squares=torch.cat(chosen).T @ torch.cat(squares),
+            solved_rows=torch.cat(
+                [(rows * one).flatten(0, 1) for rows, one in zip(own, inverse, strict=True)]
+            ),
+            shifts=torch.cat([one.flatten() for one in shifts]),
+            weights=of_size.T @ torch.stack(weights),
+            of_size=of_size,
+            of_class=torch.cat(
+                [one.repeat_interleave(rows.shape[1], 0) for one, rows in zip(chosen, own, strict=True)]
+            ),
+        )
+
     def logits(self, state: State, queries: Tensor) -> Tensor:
         fitted = _FittedClasses(*state)
         moved = queries - fitted.mean
@@ -235,9 +271,15 @@ def _frame(centred: Tensor, *, dual: bool) -> _EigenFrame:
     values = values.clamp_min(0)
     if dual:
         axes = centred.T @ vectors
-        return _EigenFrame(axes, _GramMatrix.apply(axes), values, vectors, dual)
+        return _EigenFrame(axes, _gradient_collector(axes), values, vectors, dual)
     units = centred @ vectors
-    return _EigenFrame(vectors, _GramMatrix.apply(units), values, units, dual)
+    return _EigenFrame(vectors, _gradient_collector(units), values, units, dual)
+
+
+def _gradient_collector(rows: Tensor) -> Tensor:
+    """The kernel of rows; nothing where they need no gradient."""
+    kernel: Tensor = _GramMatrix.apply(rows) if rows.requires_grad else rows.new_zeros(0, 0)
+    return kernel
 
 
 def _places(labels: Labels, like: Tensor) -> _ClassPlaces:

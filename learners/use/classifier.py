@@ -233,7 +233,7 @@ def _restore_classifier(
     checkpoint.load_module(net.backbone, parts.backbone, source)
     checkpoint.load_module(net.head, parts.head, source)
     film = tuple(one.to(device, torch.float32) for one in parts.film)
-    state = tuple(one.to(device) for one in parts.state)
+    state = net.head.upgraded(tuple(one.to(device) for one in parts.state))
     classifier = Classifier(net.backbone.to(device), net.head.to(device), film, state, ChunkedPass())
     with _refusing_state(source):
         classifier.score(torch.zeros(1, classifier.backbone.dim, device=device))
@@ -249,7 +249,7 @@ def _check_parts(parts: ClassifierParts, net: MetaLearner, classes: tuple[str, .
     if len(needed) != len(parts.film) or any(map(checkpoint.misfit, parts.film, needed)):
         raise IntegrityError(f"{source}: film: its tensors are not those of the {net.backbone.name}")
     with _refusing_state(source):
-        state = tuple(_on_meta(one) for one in parts.state)
+        state = net.head.upgraded(tuple(_on_meta(one) for one in parts.state))
         for count in PROBE_COUNTS:
             logits = net.head.logits(state, like.new_empty(count, net.backbone.dim))
             if logits.shape != (count, len(classes)):

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from learners.heads.mahalanobis import MahalanobisHead, OneShotCovariance
+from learners.heads.base import State
+from learners.heads.mahalanobis import MahalanobisHead, OneShotCovariance, _FittedClasses
 from learners.labels import Labels
 from pipeline.errors import PipelineError, UsageError
 from tests.learners.tasks import error, shuffled
@@ -125,6 +126,39 @@ def test_float32_is_enough_and_no_worse_than_inverses(shots: tuple[int, ...], sc
     for wanted, one, other in zip(exact, ours, theirs, strict=True):
         assert error(one, wanted) < max(2e-5, error(other, wanted))
     assert torch.equal(exact[0].argmax(1), ours[0].argmax(1))
+
+
+def groups_of_older_versions(state: State) -> State:
+    """A state as files of before November 2026 have it: six tensors for each size of class."""
+    fitted = _FittedClasses(*state)
+    old = [fitted.mean, fitted.means, fitted.axes, fitted.kernel]
+    for sizes, inverse in zip(fitted.of_size, fitted.inverses, strict=True):
+        classes = sizes.nonzero()[:, 0]
+        rows = [fitted.of_class[:, label].nonzero()[:, 0] for label in classes]
+        own = torch.stack([fitted.solved_rows[one] / inverse for one in rows])
+        shifts = torch.stack([fitted.shifts[one] for one in rows])
+        old += [classes, inverse, fitted.squares[classes], own, shifts, fitted.weights[classes[0]]]
+    return tuple(old)
+
+
+@pytest.mark.parametrize(
+    "case", ["unbalanced, few units", "unbalanced, few dimensions", "balanced, few units"]
+)
+def test_the_states_of_older_files_still_answer(case: str) -> None:
+    features, labels, queries = example(*CASES[case])
+    head = MahalanobisHead()
+    state = head.fit(features, Labels.checked(labels))
+    again = head.upgraded(groups_of_older_versions(state))
+    assert error(head.logits(again, queries), head.logits(state, queries)) < 1e-12
+    assert head.upgraded(state) is state
+
+
+def test_an_older_state_of_more_units_than_fit_in_memory_is_refused() -> None:
+    features, labels, _ = example((1, 2), 4)
+    old = list(groups_of_older_versions(MahalanobisHead().fit(features, Labels.checked(labels))))
+    old[7] = old[7].new_zeros(1, 1 << 30, 0)
+    with pytest.raises(ValueError, match="more units than a support set"):
+        MahalanobisHead().upgraded(tuple(old))
 
 
 def test_features_that_are_not_numbers_are_refused() -> None:
