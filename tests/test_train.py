@@ -101,6 +101,19 @@ def test_a_run_resumed_after_any_step_ends_in_the_same_bits(
     assert steps == [2, 4, 6, 8]
 
 
+def test_a_drawn_part_of_the_queries_trains_and_resumes_bit_for_bit(
+    demo: Path, whole: Path, tmp_path: Path
+) -> None:
+    flags = ("--query-h", 3)
+    assert train.main(command(demo, tmp_path / "drawn", *flags)) == 0
+    assert train.main(command(demo, tmp_path / "parts", *flags, "--tasks", 4)) == 0
+    assert train.main(["--resume", str(tmp_path / "parts"), "--tasks", "8"]) == 0
+    assert same(weights(tmp_path / "parts"), weights(tmp_path / "drawn"))
+    assert not same(weights(tmp_path / "drawn"), weights(whole))
+    assert train.main(command(demo, tmp_path / "every", "--query-h", 1000)) == 0
+    assert same(weights(tmp_path / "every"), weights(whole))
+
+
 def run(*words: object, ranks: int = 1) -> subprocess.Popen[str]:
     start = [sys.executable, str(ROOT / "train.py")]
     if ranks > 1:
@@ -241,6 +254,9 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
         (["--orbit-caps"], r"--orbit-caps is for --orbit"),
         (["--validation-datasets", "birds"], r"--validation-datasets names birds.*it has demo"),
         (["--h", "-1"], r"--h starts at 0"),
+        (["--query-h", "-1"], r"--query-h starts at 0"),
+        (["--query-h", "5", "--sampler", "paper-lite"], r"the papers' samplers and maml back-propagate all"),
+        (["--query-h", "5", "--learner", "maml"], r"--query-h is for our gradient"),
         (["--image-size", "84"], r"holds 32"),
         (["--lr", "0"], r"learning rates are positive"),
         (["--lr", "nan"], r"--lr is a finite number, got nan"),

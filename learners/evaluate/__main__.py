@@ -31,6 +31,7 @@ from learners.evaluate.terminal import print_evaluation
 from learners.processes import join_processes
 from learners.task import ChunkedPass
 from pipeline.command import run_command
+from pipeline.decoders.choose import resolved_decoder
 from pipeline.errors import UsageError
 from pipeline.shardset import ShardSet
 
@@ -108,7 +109,7 @@ def _resume_settings(
         "backbone": learner.info.backbone, "weights": hash_weights(run.learner),
         **learner.info.options.differing(),
         "image_size": settings.image_size, "chunk": settings.passage.chunk,
-        "precision": str(settings.passage.precision or "float32"), "decoder": settings.decoder,
+        "precision": str(settings.passage.precision or "float32"), "decoder": resolved_decoder(settings.decoder),
         "share": settings.share,
         "shards": {name: {"plan": manifest.plan_hash, "samples": manifest.samples}
                    for name, manifest in manifests.items()},

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
+from learners.lite.draws import QueryScheme
 from learners.lite.engine import PENALTY, SamplerName
 from learners.methods.catalogue import LEARNERS, TRAINABLE, WITH_TEMPERATURE
 from learners.methods.options import LearnerOptions
@@ -19,6 +20,7 @@ from learners.runs import SETTINGS_FILE, read_settings
 from learners.task import Precision
 from learners.training.preset_choice import PRESET_LIST, list_presets, with_preset
 from pipeline.command import command_parser
+from pipeline.decoders.choose import DecoderName, resolved_decoder
 from pipeline.errors import UsageError
 from pipeline.layout import write_atomically
 from pipeline.settings import add_flags, check_choices, flag_name, given_flags, read_config, setting, typed
@@ -64,6 +66,8 @@ class TrainingConfig(LearnerOptions):
     h: int = setting(40, "support images that carry gradient")
     penalty: float = setting(PENALTY, "weight of FiLM's regulariser in the loss of a task")
     sampler: SamplerName = setting("neyman", "how they are drawn, see learners/lite/engine.py")
+    query_h: int = setting(0, "queries that carry gradient through the backbone; 0 is all of them")
+    query_sampler: QueryScheme = setting("neyman", "how they are drawn, with --query-h")
     chunk: int = setting(40, "images in memory with their graph at a time")
     precision: Precision = setting("float32", "of the networks; the head has float32 always")
     compile: bool = setting(False, "networks by torch.compile: minutes once, less per step")
@@ -111,7 +115,7 @@ class TrainingConfig(LearnerOptions):
     save_every: int = setting(1_000, "episodes between checkpoints")
     seed: int = setting(0, "of episodes, H and first weights")
     device: str = setting("auto", "cpu, cuda, or auto")
-    decoder: Literal["auto", "turbo", "dali"] = setting("auto", "of JPEG")
+    decoder: DecoderName = setting("auto", "of JPEG; auto is turbo")
     threads: int = setting(0, "that decode; 0 as many as there are cores")
     ordered: bool = setting(False, "several GPUs: the same bits for any number of them, slower")
 
@@ -127,6 +131,10 @@ class TrainingConfig(LearnerOptions):
             )
         if self.orbit and self.way:
             raise UsageError("--orbit has a way and shots of its own; leave --way out")
+        if self.query_h and (self.sampler.startswith("paper") or self.learner == "maml"):
+            raise UsageError(
+                "--query-h is for our gradient of learners with LITE; the papers' samplers and maml back-propagate all queries"
+            )
         if self.compile and self.learner == "maml":
             raise UsageError("--compile is for learners with LITE; maml runs as it is")
         if self.temperature < 0:
@@ -147,13 +155,13 @@ class TrainingConfig(LearnerOptions):
         """The factor of the learning rates after so many episodes."""
         factor = 1.0
         for text in self.lr_factors:
-            match = re.fullmatch(r"(\d+):(\d*\.?\d+)", text)
+            match = re.fullmatch(r"(\d{1,18}):(\d{0,18}\.?\d{1,18})", text)
             if match is None:
                 raise UsageError(
                     f"--lr-factors takes an episode and the factor from it on, such as 2200:0.5; got {text!r}"
                 )
             factor = float(match[2]) if tasks >= int(match[1]) else factor
-        return factor / 2 ** (tasks // self.lr_halve_every) if self.lr_halve_every else factor
+        return math.ldexp(factor, -(tasks // self.lr_halve_every)) if self.lr_halve_every else factor
 
     @property
     def first_weights(self) -> str:
@@ -189,8 +197,8 @@ class TrainingConfig(LearnerOptions):
         return Path(self.out or f"runs/{name}-{self.learner}")
 
     def save(self, folder: Path) -> None:
-        """Write `config.json`, with the first weights spelled out."""
-        values = {**asdict(self), "weights": self.first_weights}
+        """Write `config.json`, with the first weights and the decoder spelled out."""
+        values = {**asdict(self), "weights": self.first_weights, "decoder": resolved_decoder(self.decoder)}
         write_atomically(folder / SETTINGS_FILE, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
@@ -251,7 +259,16 @@ def _check_ranges(config: TrainingConfig) -> None:
     for name in positive:
         if getattr(config, name) < 1:
             raise UsageError(f"{flag_name(name)} starts at 1, got {getattr(config, name)}")
-    for name in ("h", "way", "validate_every", "seed", "threads", "lr_halve_every", "tasks_per_epoch"):
+    for name in (
+        "h",
+        "query_h",
+        "way",
+        "validate_every",
+        "seed",
+        "threads",
+        "lr_halve_every",
+        "tasks_per_epoch",
+    ):
         if getattr(config, name) < 0:
             raise UsageError(f"{flag_name(name)} starts at 0, got {getattr(config, name)}")
 
