@@ -9,12 +9,12 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import get_terminal_size
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from tqdm import tqdm
 
@@ -45,10 +45,33 @@ def run_command(main: Callable[[Sequence[str] | None], int], argv: Sequence[str]
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", force=True)
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.INFO, "note")
-    signal.signal(signal.SIGTERM, _terminate)
+    with _interrupted_by_sigterm() as working:
+        return _run_to_exit_code(main, argv, working)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[list[bool]]:
+    """SIGTERM is Ctrl-C while the list is not empty; later it ends nothing: the exit code is being chosen."""
+    working = [True]
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if working:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield working
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _run_to_exit_code(
+    main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None, working: list[bool]
+) -> int:
     try:
-        _require_utf8()
-        return _flush_output(main(argv))
+        try:
+            _require_utf8()
+            return _flush_output(main(argv))
+        finally:
+            working.clear()
     except PipelineError as error:
         return _fail(error)
     except OSError as error:  # a failing disk or network
@@ -104,10 +127,6 @@ def _fail(error: PipelineError) -> int:
         sys.stderr.write(f"error: {error}\n")
         sys.stderr.flush()
     return error.exit_code
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 LINE_SECONDS: Final = 30.0  # between two lines in a log

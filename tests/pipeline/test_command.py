@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -150,3 +151,16 @@ def test_lines_come_in_a_log_and_not_when_quiet(
         with ProgressBar("demo", 2, quiet=quiet) as counter:
             counter.advance(2)
     assert capsys.readouterr().err.count("demo: 2/2 (100 %)") == 1
+
+
+def test_a_signal_that_comes_after_the_work_leaves_no_traceback() -> None:
+    """As torchrun sends one to the processes that outlive a lost one."""
+    script = (
+        "import os, signal, sys\n"
+        "from pipeline.command import run_command\n"
+        "code = run_command(lambda _: 4)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stderr == ""
