@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any, Final
+
+from tests.fuzz.mutations import mutate_bytes
+
+BYTES_SHARE: Final = 0.4
 
 ODD_VALUES: Final[tuple[Any, ...]] = (
     None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**400, 0.5, float("nan"), float("inf"),
     "", "a", "../..", "/etc/passwd", "x" * 10_000, "a\nb\x1b[2J\x00", "[/red]", "\ud800", "\u202e", "7",
     [], {}, [[]], [None], {"": 0}, ["a", "a"], {"a": {"a": {}}},
 )  # fmt: skip
+
+
+def mutate_json_text(data: bytes, generator: random.Random) -> bytes:
+    """JSON with one place changed, now and then its bytes."""
+    if generator.random() < BYTES_SHARE:
+        return mutate_bytes(data, generator)
+    try:
+        return json.dumps(mutate_json(json.loads(data), generator)).encode()
+    except (ValueError, RecursionError):
+        return mutate_bytes(data, generator)
 
 
 def mutate_json(values: Any, generator: random.Random) -> Any:
