@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.mutations import LONGEST_INPUT
+from tests.fuzz.mutations import LONGEST_INPUT, mutate_bytes
 from tests.fuzz.target import FuzzTarget, load_target
 from tests.fuzz.trial import TrialLimits, keep_find, signature, trial_limits
 
@@ -91,8 +91,16 @@ def seeded(target: FuzzTarget, session: FuzzSession, seed: int, go_on: Callable[
     last = inputs[0]
     while go_on():
         start = generator.choice(inputs) if generator.random() < FRESH else last
-        changed = target.mutate(start, generator)[:LONGEST_INPUT]
+        changed = mutated(target, start, generator)[:LONGEST_INPUT]
         last = changed if session.passes(changed) and changed else generator.choice(inputs)
+
+
+def mutated(target: FuzzTarget, data: bytes, generator: random.Random) -> bytes:
+    """A changed input; byte by byte where the target's own changes do not cope. atheris hangs on an error in them."""
+    try:
+        return target.mutate(data, generator)
+    except Exception:  # noqa: BLE001 - of an input that no parser has to read
+        return mutate_bytes(data, generator)
 
 
 def guided(target: FuzzTarget, session: FuzzSession, seed: int, seconds: float) -> None:
@@ -103,7 +111,7 @@ def guided(target: FuzzTarget, session: FuzzSession, seed: int, seconds: float) 
         generator = random.Random(number)
         if generator.random() < FRESH:
             return bytes(atheris.Mutate(data, longest))
-        return target.mutate(data, generator)[:longest]
+        return mutated(target, data, generator)[:longest]
 
     with tempfile.TemporaryDirectory(prefix="fuzz-corpus-") as corpus:
         inputs = [*target.seeds, *(path.read_bytes() for path in target.finds())]

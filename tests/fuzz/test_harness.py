@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz import target as target_module
 from tests.fuzz.__main__ import main
-from tests.fuzz.engines import BOX_BYTES, FlightRecorder, FuzzSession, seeded
+from tests.fuzz.engines import BOX_BYTES, FlightRecorder, FuzzSession, mutated, seeded
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.target import FuzzTarget
 from tests.fuzz.trial import trial_limits
@@ -97,3 +98,11 @@ def test_an_unknown_target_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="2"):
         main(["nonsense"])
     assert "there is no target nonsense" in capsys.readouterr().err
+
+
+def test_changes_that_fail_become_changes_of_bytes() -> None:
+    def fail(_data: bytes, _generator: random.Random) -> bytes:
+        raise OverflowError
+
+    target = replace(toy(refuse_odd_lengths), mutate=fail)
+    assert mutated(target, b"hello", random.Random(0)) == mutate_bytes(b"hello", random.Random(0))

@@ -104,7 +104,7 @@ def check(data: bytes) -> None:
 def _made(dtype: str, shape: list[int]) -> Tensor:
     elements = 1
     for side in shape:
-        elements *= max(int(side), 1)
-    if elements > LARGEST or dtype not in DTYPES:
+        elements *= max(side, 1)
+    if elements > LARGEST or dtype not in DTYPES or not all(isinstance(side, int) for side in shape):
         raise ValueError("a tensor that the input has no room for")
-    return torch.zeros([int(side) for side in shape], dtype=getattr(torch, dtype))
+    return torch.zeros(shape, dtype=getattr(torch, dtype))
