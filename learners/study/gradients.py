@@ -137,7 +137,7 @@ class GradientStudy:
     def disagreement(self, sampler: StudiedSampler, h: int) -> float:
         """Distance between one draw's gradient by the engine and by the sum, relative to the exact one."""
         settings, linear = lite_settings(sampler, h, self._task), self._sum(sampler)
-        weights = torch.from_numpy(linear.coefficients(settings, self.rng())).float()
+        weights = torch.from_numpy(linear.coefficients(settings, self.rng())).to(linear.rows.device).float()
         summed = weights @ linear.rows.float()
         return float((summed - self._from_engine(settings, self.rng())).norm() / self.norm2**0.5)
 
