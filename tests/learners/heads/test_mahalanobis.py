@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from learners.heads.base import State
-from learners.heads.mahalanobis import MahalanobisHead, OneShotCovariance, _FittedClasses
+from learners.heads.fitted_classes import FittedClasses
+from learners.heads.mahalanobis import MahalanobisHead, OneShotCovariance
 from learners.labels import Labels
 from pipeline.errors import PipelineError, UsageError
 from tests.learners.tasks import error, shuffled
@@ -130,7 +131,7 @@ def test_float32_is_enough_and_no_worse_than_inverses(shots: tuple[int, ...], sc
 
 def groups_of_older_versions(state: State) -> State:
     """A state as files of before November 2026 have it: six tensors for each size of class."""
-    fitted = _FittedClasses(*state)
+    fitted = FittedClasses(*state)
     old = [fitted.mean, fitted.means, fitted.axes, fitted.kernel]
     for sizes, inverse in zip(fitted.of_size, fitted.inverses, strict=True):
         classes = sizes.nonzero()[:, 0]
