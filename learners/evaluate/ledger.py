@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from learners.evaluate.records import TaskAnswers
 from learners.evaluate.task_set import TaskKey
-from pipeline.errors import UsageError, add_file_name, errors_about
-from pipeline.layout import write_atomically
+from pipeline.errors import UsageError, errors_about
+from pipeline.layout import LineWriter, write_atomically
 from pipeline.settings import parse_json, read_json, typed
 
 SETTINGS_JSON: Final = "settings.json"
@@ -35,23 +34,17 @@ class TaskLedger:
             data = self._path.read_bytes()
             if not data.endswith(b"\n"):
                 write_atomically(self._path, data[: data.rfind(b"\n") + 1])
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = LineWriter(self._path)
 
     def __enter__(self) -> TaskLedger:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # the rest of a line that could not be written, which was said
-            self._file.close()
+        self._file.close()
 
     def add(self, task: TaskAnswers) -> None:
         """Write a finished task."""
-        try:
-            self._file.write(json.dumps(task.described(), separators=(",", ":")) + "\n")
-            self._file.flush()
-        except OSError as error:
-            add_file_name(error, self._path)
-            raise
+        self._file.write(json.dumps(task.described(), separators=(",", ":")))
 
     def tasks(self) -> dict[TaskKey, TaskAnswers]:
         """All tasks that any process has finished."""

@@ -7,15 +7,14 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
 import torch
 
-from pipeline.errors import IntegrityError, add_file_name
-from pipeline.layout import write_atomically
+from pipeline.errors import IntegrityError
+from pipeline.layout import LineWriter, write_atomically
 from pipeline.settings import parse_json, typed
 
 METRICS_FILE: Final = "metrics.jsonl"
@@ -52,7 +51,7 @@ class RunJournal:
             return
         self._path = folder / METRICS_FILE
         self._keep(done, done if validated is None else validated)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = LineWriter(self._path)
         self._board = _open_tensorboard(folder)
 
     def write(self, kind: str, tasks: int, values: Mapping[str, Any]) -> None:
@@ -60,12 +59,7 @@ class RunJournal:
         if self._quiet:
             return
         record = {"kind": kind, "tasks": tasks, "time": round(time.time(), 3), **values}
-        try:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
-        except OSError as error:
-            add_file_name(error, self._path)
-            raise
+        self._file.write(json.dumps(record))
         if self._board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -95,8 +89,7 @@ class RunJournal:
 
     def __exit__(self, *exception: object) -> None:
         if not self._quiet:
-            with suppress(OSError):  # the rest of a record that could not be written, which was said
-                self._file.close()
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

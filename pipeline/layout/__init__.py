@@ -1,5 +1,6 @@
-"""The file names of a built dataset, and writing a file completely or not at all."""
+"""The file names of a built dataset, and writing a file completely or not at all, or line by line."""
 
+from pipeline.layout.line_files import LineWriter
 from pipeline.layout.names import DatasetLayout, key_text, npy_header, shard_number
 from pipeline.layout.whole_files import (
     HOST_NAME,
@@ -18,6 +19,7 @@ __all__ = [
     "HOST_NAME",
     "TEMPORARY_PREFIX",
     "DatasetLayout",
+    "LineWriter",
     "PartialFile",
     "atomic_file",
     "key_text",

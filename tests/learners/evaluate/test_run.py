@@ -304,10 +304,10 @@ def test_a_second_evaluation_in_a_folder_is_refused_while_the_first_lives(
 def test_a_full_disk_is_an_error_that_names_the_ledger(tmp_path: Path) -> None:
     task = TaskAnswers(dataset="glyphs", number=0, way=3, support=6, queries=12, correct=4, adapt_seconds=0.1)
     with TaskLedger(tmp_path, 0) as ledger, Path("/dev/full").open("w") as full:
-        ledger._file, own = full, ledger._file
+        ledger._file._file, own = full, ledger._file._file
         with pytest.raises(OSError, match=r"tasks-0.jsonl") as caught:
             ledger.add(task)
-        ledger._file = own
+        ledger._file._file = own
         with suppress(OSError):
             full.close()
     assert caught.value.errno == errno.ENOSPC

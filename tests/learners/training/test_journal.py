@@ -84,10 +84,10 @@ def test_a_validation_that_the_checkpoint_does_not_know_comes_again(tmp_path: Pa
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     with RunJournal(tmp_path) as journal, Path("/dev/full").open("w") as full:
-        journal._file, own = full, journal._file
+        journal._file._file, own = full, journal._file._file
         with pytest.raises(OSError, match=METRICS_FILE) as caught:
             journal.write("step", 1, {"accuracy": 0.5})
-        journal._file = own
+        journal._file._file = own
         with suppress(OSError):
             full.close()
     assert caught.value.errno == errno.ENOSPC
