@@ -59,8 +59,10 @@ def _interrupted_by_sigterm() -> Iterator[list[bool]]:
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
-    yield working
-    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    try:
+        yield working
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _run_to_exit_code(
