@@ -19,14 +19,13 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from learners.labels import Labels
 from learners.lite.draws import QueryScheme, Scheme, UnitDraw, balanced, draw_queries, draw_support
 from learners.lite.paper import PaperLoop
 from learners.lite.queries import QueryTally, look_at_queries, query_chunks
-from learners.lite.stages import Stage, StageNetworks, SupportStages
+from learners.lite.stages import Stage, StageNetworks, SupportStages, gradient_sizes
 from learners.task import DEFAULT_CHUNK, ChunkedPass, Task
 from pipeline.errors import UsageError, check_choice
 
@@ -159,17 +158,11 @@ def backward(
         tally.check()
         if looked is not None:
             images, gradient = looked
-            chosen = draw_queries(settings.query_sampler, settings.query_h, rng, _norms(gradient))
+            chosen = draw_queries(settings.query_sampler, settings.query_h, rng, gradient_sizes(gradient))
             support.replay_queries(images, chosen, gradient)
     support.descend(draws)
     _penalise(learner, settings.penalty * scale)
     return _outcome(tally, support.used)
-
-
-def _norms(gradient: Tensor) -> NDArray[np.float64]:
-    """The length of each row."""
-    norms: NDArray[np.float64] = gradient.norm(dim=1).double().cpu().numpy()
-    return norms
 
 
 class _StageDraws:
@@ -186,7 +179,7 @@ class _StageDraws:
     def __call__(self, stage: Stage, gradient: Tensor) -> UnitDraw:
         scheme, sizes = self._settings.scheme(stage), None
         if scheme == "neyman":
-            sizes = _norms(gradient)
+            sizes = gradient_sizes(gradient)
         return draw_support(scheme, self._labels, self._settings.h, self._rng, sizes)
 
 

@@ -80,8 +80,6 @@ def look_at_queries(
         loss, correct, gradient = support.look(batch, tally.usable(answers), share)
         tally.add(answers, loss, correct)
         if gradient is not None:
-            images.append(
-                batch.clone()
-            )  # the batch itself may be the loader's, which reads the next one into it
+            images.append(batch.clone())  # a loader may read the next batch into the same memory
             gradients.append(gradient)
     return (torch.cat(images), torch.cat(gradients)) if gradients else None

@@ -139,6 +139,12 @@ def _send(made: Sequence[Tensor], leaves: Sequence[Tensor]) -> None:
         torch.autograd.backward(outputs, gradients)
 
 
+def gradient_sizes(gradient: Tensor) -> NDArray[np.float64]:
+    """The length of each unit's gradient, by which `neyman` draws."""
+    sizes: NDArray[np.float64] = gradient.norm(dim=1).double().cpu().numpy()
+    return sizes
+
+
 def learns(module: nn.Module) -> bool:
     """Whether some parameter of a module is trained."""
     return any(parameter.requires_grad for parameter in module.parameters())

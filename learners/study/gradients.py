@@ -22,7 +22,7 @@ from learners.labels import Labels
 from learners.learner import StagedLearner
 from learners.lite.draws import QueryScheme, UnitDraw, draw_queries, draw_support, unweighted
 from learners.lite.engine import FEW_IN_H, Lite, SamplerName, backward
-from learners.lite.stages import Stage, SupportStages
+from learners.lite.stages import Stage, SupportStages, gradient_sizes
 from learners.task import ChunkedPass, Task
 from pipeline.episodes import LITE_DRAW, generator
 
@@ -186,7 +186,7 @@ def support_sum(learner: StagedLearner, task: Task, chunk: int) -> LinearGradien
     support.descend(draw_none)
     alone = _image_gradients(learner, task.images, passage, gradients["backbone"])
     rows = torch.stack([_take_gradient(learner), *alone])
-    sizes = gradients["backbone"].norm(dim=1).double().cpu().numpy()
+    sizes = gradient_sizes(gradients["backbone"])
 
     def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
         if settings.paper:
@@ -206,7 +206,7 @@ def query_sum(learner: StagedLearner, task: Task, chunk: int, exact: Tensor) -> 
     learner.zero_grad()
     alone = torch.stack(list(_image_gradients(learner, images, passage, gradient)))
     rows = torch.cat([(exact - alone.sum(0))[None], alone])
-    sizes = gradient.norm(dim=1).double().cpu().numpy()
+    sizes = gradient_sizes(gradient)
 
     def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
         assert settings.query_h is not None
