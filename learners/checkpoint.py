@@ -95,7 +95,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 def _check_header(path: Path) -> None:
     """Refuse a header that takes too much memory, before it is parsed."""
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
+        size = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if size > min(HEADER_LIMIT, path.stat().st_size):
         raise IntegrityError(
             f"{path} is not a whole safetensors file: its header says that it has {size:,} bytes, and "

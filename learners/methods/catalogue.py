@@ -27,9 +27,8 @@ from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation, is_usable
 from pipeline.records import DEFAULT_RESIZE, ResizeMethod
 from pipeline.settings import typed
 
-LARGEST_IMAGE: Final = (
-    1024  # pixels a side; the papers' are 84 and 224, and a file may not ask for all memory
-)
+LARGEST_IMAGE: Final = 1024
+"""Pixels a side; the papers' are 84 and 224, and a file may not ask for all memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

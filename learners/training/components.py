@@ -85,8 +85,8 @@ def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def lite_settings(config: TrainingConfig) -> Lite:
     """The settings of LITE's gradient."""
     settings = Lite(
-        h=config.h, sampler=config.sampler, query_h=config.query_h or None, query_sampler=config.query_sampler, chunk=config.chunk, precision=precision(config),
-        penalty=config.penalty,
+        h=config.h, sampler=config.sampler, query_h=config.query_h or None, query_sampler=config.query_sampler,
+        chunk=config.chunk, precision=precision(config), penalty=config.penalty,
     )  # fmt: skip
     if settings.paper:  # a step divides by its tasks, and the papers' codes do not divide the penalty
         settings = replace(settings, penalty=config.penalty * config.tasks_per_step)

@@ -203,9 +203,8 @@ def changed_files(plan: BuildPlan, path: Path) -> list[str]:
         return []  # a plan that is damaged or gone is another check's problem
     if written.num_rows != plan.items.num_rows:
         return []
-    listed = pc.equal(
-        written["packing"].cast(pa.string()), "whole"
-    )  # plans of before it was noted have no sizes
+    # plans of before sizes were noted have none
+    listed = pc.equal(written["packing"].cast(pa.string()), "whole")
     changed = pc.and_(listed, pc.not_equal(written["length"], plan.items["length"]))
     names: list[str] = plan.items["name"].filter(changed).to_pylist()
     return names

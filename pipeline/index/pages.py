@@ -13,9 +13,8 @@ from typing import Any, Final, TypeAlias
 FREE_ROWS: Final = 2**20  # a file of any size may have so many, and a larger one a row for each byte:
 FREE_BYTES: Final = 2**26  # no honest row is smaller, as the crc32 of an image alone takes four bytes
 UNPACK_RATIO: Final = 64  # unpacked bytes for each byte of a file, beyond FREE_BYTES; 1.5 are usual
-DESCRIPTION_BYTES: Final = (
-    2**25
-)  # of footer and headers, without texts; those of ImageNet's index take 0.1 MB
+DESCRIPTION_BYTES: Final = 2**25
+"""Of footer and headers, without texts; those of ImageNet's index take 0.1 MB."""
 TAIL_BYTES: Final = 8  # of a file: the length of its footer, and its last letters
 NESTING: Final = 12  # structs and lists within one another at most; a footer has up to eight
 VARINT_BITS: Final = 63

@@ -87,9 +87,7 @@ class EpisodeLoader:
         self._rank, self._world, self._start = rank, world, start
         self._next = start
         policy = FaultPolicy(on_error, seed)
-        _check_image_size(shards, image_size)
-        if on_error == "raise":
-            shards.check_tars(image_size)
+        _check_shards(shards, image_size, on_error)
         store = shards.open_store(mapped=mapped)
         self._parts = StreamParts(
             shards=shards,
@@ -237,7 +235,8 @@ def _usable_device(device: str | torch.device) -> torch.device:
     return usable
 
 
-def _check_image_size(shards: ShardSet, size: int) -> None:
+def _check_shards(shards: ShardSet, size: int, on_error: OnError) -> None:
+    """Refuse a size that is not stored, and tars that are not whole where every sample is needed."""
     lacking = [
         f"{dataset.manifest.name} holds {', '.join(map(str, dataset.manifest.recipe.sizes))}"
         for dataset in shards
@@ -248,3 +247,5 @@ def _check_image_size(shards: ShardSet, size: int) -> None:
             f"image_size={size} is not stored: {'; '.join(lacking)}; choose a size that every dataset "
             f"holds, or build them with --sizes {size}"
         )
+    if on_error == "raise":
+        shards.check_tars(size)

@@ -28,9 +28,8 @@ INFLATION_RATIO: Final = (
     200  # of an inflated archive to its file; those of images come to about 1, of lists to 20
 )
 INFLATION_FREE: Final = 1 << 30  # bytes that any archive may inflate to
-SAMPLED_BYTES: Final = (
-    1 << 16
-)  # at both ends of an archive; the checksums of its contents lie in the last ones
+SAMPLED_BYTES: Final = 1 << 16
+"""At both ends of an archive; the checksums of its contents lie in the last ones."""
 
 log = logging.getLogger(__name__)
 
