@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ import torch
 
 from learners import checkpoint
 from learners.learner import MetaLearner
-from learners.lite.engine import Outcome
 from learners.methods.catalogue import LearnerInfo
 from learners.processes import ProcessGroup, ProcessLost, join_processes
 from learners.runs import (
@@ -37,22 +36,21 @@ from learners.training.chance import ChanceWatch
 from learners.training.components import (
     describe_run_learner,
     initial_learner,
-    lite_settings,
     make_optimizer,
     make_sampler,
     open_loader,
-    scale_rates,
 )
-from learners.training.config import TrainingConfig, parse
+from learners.training.config import TrainingConfig
 from learners.training.divergence import answers_finite, diverged
+from learners.training.flags import parse
 from learners.training.journal import RunJournal, draw_curve, memory_mb
 from learners.training.preset_choice import check_preset_data
 from learners.training.same_data import check_same_data, identify_data
-from learners.training.tasks import training_task
+from learners.training.step import StepScores, TrainingStep
 from learners.training.temperature import fit_temperature
 from learners.training.validate import better, validate, validation_names
 from pipeline.command import run_command
-from pipeline.episodes import LITE_DRAW, Sampler, generator
+from pipeline.episodes import Sampler
 from pipeline.errors import RunInterrupted, UsageError
 from pipeline.loader.episode import Episode
 from pipeline.process import note_stop_signals
@@ -164,42 +162,23 @@ class TrainingRun:
                     journal.say(warning)
                 self.pause(journal, self.tasks - done, stopped=processes.any(bool(stop)))
 
-    def step(self, episodes: Iterator[Episode]) -> tuple[float, float, float]:
+    def step(self, episodes: Iterator[Episode]) -> StepScores:
         """Train on the next episodes; return their mean loss, accuracy, and accuracy of guessing."""
-        config = self.config
-        count = config.step_size(self.tasks)
-        parameters = [p for p in self.learner.parameters() if p.requires_grad]
-        sums = [torch.zeros_like(p) for p in parameters]
-        scores = []
-        for episode in islice(episodes, count // self.processes.size):
-            outcome = self.gradient(episode)
-            self.latest = episode
-            scores.append([float(outcome.loss), int(outcome.correct) / outcome.queries, 1 / episode.way])
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-            if config.ordered:
-                self.processes.add_in_order(gradients, sums)
-            else:
-                for total, gradient in zip(sums, gradients, strict=True):
-                    total.add_(gradient)
-            self.optimizer.zero_grad()
-        if not config.ordered:
-            self.processes.add(sums)
-        means = self.processes.gather(torch.tensor(scores, dtype=torch.float64).flatten()).view(-1, 3).mean(0)
-        if not bool(means.isfinite().all()):
+        count = self.config.step_size(self.tasks)
+        step = TrainingStep(self.config, self.processes, self.learner, self.optimizer)
+        scores, gradient = step.gather(self.noting(islice(episodes, count // self.processes.size)))
+        if not scores.finite:
             numbers = f"{self.tasks:,} to {self.tasks + count - 1:,}"
-            raise diverged(f"the loss of episodes {numbers} is {float(means[0])}", self.saved)
-        for parameter, total in zip(parameters, sums, strict=True):
-            parameter.grad = total / config.tasks_per_step  # a short step counts less, as in the papers'
-        scale_rates(self.optimizer, self.config.rate_factor(self.tasks))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+            raise diverged(f"the loss of episodes {numbers} is {scores.loss}", self.saved)
+        step.apply(gradient, self.tasks)
         self.tasks += count
-        return float(means[0]), float(means[1]), float(means[2])
+        return scores
 
-    def gradient(self, episode: Episode) -> Outcome:
-        """Add the gradient of an episode's loss to the parameters' `.grad`."""
-        rng = generator(self.config.seed, episode.number, LITE_DRAW)
-        return self.learner.gradient(training_task(episode, self.config), lite_settings(self.config), rng)
+    def noting(self, episodes: Iterable[Episode]) -> Iterator[Episode]:
+        """The same episodes; the last one is kept, to see whether the weights answer it."""
+        for episode in episodes:
+            yield episode
+            self.latest = episode
 
     def pause(self, journal: RunJournal, since: int, *, stopped: bool) -> None:
         """Save and validate where it is time, after a step that began at `since`; stop if a signal came."""

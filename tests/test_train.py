@@ -19,7 +19,8 @@ from learners import checkpoint
 from learners import runs as trained
 from learners.processes import LOCK_FILE, join_processes
 from learners.training.components import initial_learner
-from learners.training.config import TrainingConfig, parse
+from learners.training.config import TrainingConfig
+from learners.training.flags import parse
 from learners.training.journal import RunJournal, read_records
 from pipeline.build.__main__ import main as build
 from pipeline.errors import IntegrityError, PipelineError, RunInterrupted, SourceMissing, UsageError

@@ -16,7 +16,8 @@ from learners.networks import backbones
 from learners.networks.weights import save_weights
 from learners.runs import BEST_CHECKPOINT, load_run, read_run_settings
 from learners.training.components import initial_learner
-from learners.training.config import TrainingConfig, parse
+from learners.training.config import TrainingConfig
+from learners.training.flags import parse
 from learners.training.journal import read_records
 from pipeline.errors import PipelineError, SourceMissing, UsageError
 from pipeline.loader.episode import Episode

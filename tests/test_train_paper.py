@@ -18,7 +18,8 @@ from learners.learner import StagedLearner
 from learners.processes import join_processes
 from learners.task import Task
 from learners.training.components import lite_settings, open_loader
-from learners.training.config import TrainingConfig, parse
+from learners.training.config import TrainingConfig
+from learners.training.flags import parse
 from learners.training.tasks import training_task
 from pipeline.build.__main__ import main as build
 from pipeline.episodes import LITE_DRAW, PAPER_ORDER_DRAW, generator

@@ -17,7 +17,7 @@ from learners.evaluate.flags import parse_flags
 from learners.evaluate.scores import mean_interval
 from learners.report.published import H_STUDY
 from learners.runs import LAST_CHECKPOINT
-from learners.training.config import parse
+from learners.training.flags import parse
 from pipeline.build.__main__ import main as build
 from pipeline.errors import RunInterrupted, SourceMissing, UsageError
 

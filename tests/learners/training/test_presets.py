@@ -15,7 +15,8 @@ from learners.evaluate.protocols import MD_TEST
 from learners.methods.catalogue import LEARNERS, make_learner
 from learners.networks.backbones import EFFICIENTNET, backbone
 from learners.training.components import lite_settings, make_sampler
-from learners.training.config import TrainingConfig, parse
+from learners.training.config import TrainingConfig
+from learners.training.flags import parse
 from learners.training.preset_choice import list_presets, with_preset
 from learners.training.presets import PRESETS
 from pipeline.errors import UsageError
