@@ -72,12 +72,12 @@ def flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def rotate_quarters(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-    """Rotate each image by its number of quarter turns, 0 to 3."""
-    rotated = images
-    for quarters in (1, 2, 3):
-        mask = (turns == quarters).to(images.device).view(-1, 1, 1, 1)
-        rotated = torch.where(mask, torch.rot90(images, quarters, (2, 3)), rotated)
-    return rotated
+    """Rotate each image by its number of quarter turns, 0 to 3; the result is channels_last."""
+    turns, upright = turns.to(images.device).view(-1, 1, 1, 1), images.permute(0, 2, 3, 1)
+    rotated = upright
+    for quarters in (1, 2, 3):  # the result is laid out as the first of the two
+        rotated = torch.where(turns != quarters, rotated, torch.rot90(upright, quarters, (1, 2)))
+    return rotated.contiguous().permute(0, 3, 1, 2)
 
 
 def draw_flips(

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import types
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ArgumentGroup
-from collections.abc import Iterable, Mapping, Sequence
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace, _ArgumentGroup
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,7 +69,11 @@ def _choices(f: Field[Any], kind: Any) -> Sequence[str]:
 def _flag_options(kind: Any) -> dict[str, Any]:
     """The arguments of `add_argument` that follow from a field's type."""
     if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        (kind,) = (part for part in parts if not words or get_origin(part) is not Literal)
+        if words:
+            return {"type": _word_or(kind, words), "metavar": "|".join((*words, kind.__name__.upper()))}
     if kind is bool:
         return {"action": BooleanOptionalAction}
     if get_origin(kind) is tuple:
@@ -77,6 +81,18 @@ def _flag_options(kind: Any) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     return {"type": kind, "metavar": kind.__name__.upper()}
+
+
+def _word_or(kind: type, words: Sequence[str]) -> Callable[[str], Any]:
+    """A parser of one of the words, or of text that the type takes."""
+
+    def parse(text: str) -> Any:
+        try:
+            return text if text in words else kind(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{', '.join(words)} or {kind.__name__}, not {text!r}") from None
+
+    return parse
 
 
 def _default_text(f: Field[Any]) -> str:

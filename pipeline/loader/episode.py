@@ -6,7 +6,6 @@ wait in their side until they are asked for.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from numpy.typing import NDArray
 from pipeline.episodes import EpisodePlan, Side
 from pipeline.errors import UsageError
 from pipeline.loader.chunks import RESIDENT_IMAGES, EpisodeChunks
+from pipeline.loader.feed import DecodedChunk, EpisodeFeed
 from pipeline.loader.memory import CHANNELS
-from pipeline.loader.stream import EpisodeStart, EpisodeStream, PendingChunk
-from pipeline.store.local import locate_samples
+from pipeline.loader.stream import EpisodeStart, EpisodeStream
+from pipeline.loader.uploads import upload
 
 NHWC_TO_NCHW: Final = (0, 3, 1, 2)
-NONE_MASKED: Final = np.zeros(0, np.int64)
 
 
 class _DeliveryOrder(NamedTuple):
@@ -59,97 +58,6 @@ class Chunk:
         return self._order.valid[self._part]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DecodedChunk:
-    """A chunk whose pixels are in place, except the masked ones."""
-
-    begin: int
-    end: int
-    out: torch.Tensor
-    side: torch.Tensor | None
-    masked: NDArray[np.int64]
-
-
-class EpisodeFeed:
-    """Receives the chunks of one episode, handles their faults, and keeps them until they are read."""
-
-    def __init__(self, start: EpisodeStart, stream: EpisodeStream) -> None:
-        self.device = stream.parts.memory.device
-        self.image_size = stream.image_size
-        self.support: deque[DecodedChunk] = deque()
-        self.query: deque[DecodedChunk] = deque()
-        self.unread = start.chunks.count
-        self._plan = start.plan
-        self._parts = stream.parts
-        self._stream: EpisodeStream | None = stream
-
-    def receive(self) -> None:
-        """Wait for the next chunk, of whichever side."""
-        stream = self._stream
-        if stream is None:
-            raise UsageError(
-                f"the loader has left episode {self._plan.number} for another and dropped what was "
-                "unread; read an episode to its end before asking for the next"
-            )
-        begin = time.perf_counter()
-        pending = self._take(stream)
-        where, job = pending.where, pending.job
-        stream.wait(job)
-        metrics = self._parts.metrics
-        metrics.waiting += time.perf_counter() - begin
-        metrics.decoding += job.seconds
-        metrics.images += len(where)
-        metrics.faults += len(job.faults)
-        if job.error is not None:
-            raise job.error
-        self._parts.memory.synchronize(job, pending.out)
-        masked = self._handle_faults(stream, pending) if job.faults else NONE_MASKED
-        decoded = DecodedChunk(where.begin, where.end, pending.out, pending.side, masked)
-        (self.query if where.role == "query" else self.support).append(decoded)
-
-    def leave(self) -> None:
-        """Drop what is unread: it is taken off the stream, but not waited for."""
-        stream, self._stream = self._stream, None
-        while stream is not None and self.unread:
-            self._take(stream)
-
-    def detach(self) -> None:
-        """Receive nothing further: the stream itself is dropped."""
-        self._stream = None
-
-    def _take(self, stream: EpisodeStream) -> PendingChunk:
-        """The next chunk, decoded or not."""
-        self.unread -= 1
-        item = stream.next()
-        if isinstance(item, PendingChunk):
-            return item
-        assert not isinstance(item, EpisodeStart)
-        assert item.error is not None  # a sampler ends between episodes only
-        raise item.error
-
-    def _handle_faults(self, stream: EpisodeStream, pending: PendingChunk) -> NDArray[np.int64]:
-        """Replace the faulty samples, or return their positions in the chunk if they are masked."""
-        job, policy = pending.job, self._parts.policy
-        policy.check(self._plan, job, self._parts.metrics)
-        faulty = np.array([fault.at for fault in job.faults])
-        if policy.on_error == "mask":
-            return faulty
-        for at in faulty:
-            self._replace(stream, int(job.locations.rows[at]), pending.out[at : at + 1])
-        return NONE_MASKED
-
-    def _replace(self, stream: EpisodeStream, row: int, out: torch.Tensor) -> None:
-        dataset, policy = self._parts.shards[self._plan.dataset], self._parts.policy
-        for other in policy.substitutes(self._plan, dataset, row):
-            job = stream.decode(locate_samples(dataset, self.image_size, np.array([other])), out)
-            if job.error is not None:
-                raise job.error
-            if not job.faults:
-                self._parts.memory.synchronize(job, out)
-                return
-        policy.raise_no_substitute(self._plan, dataset, row)
-
-
 class EpisodeImages:
     """One side of an episode: its labels at once, its images chunk by chunk as they arrive.
 
@@ -166,10 +74,11 @@ class EpisodeImages:
         self._chunks: list[Chunk] = []  # those read so far, of a side that is kept
         self._read = 0  # images
         self._memory: torch.Tensor | None = None
-        self.positions = torch.from_numpy(order).to(feed.device)
-        """int64: positions in the plan's support (or query), in the order of delivery."""
-        self.labels = torch.from_numpy(side.labels[order]).to(feed.device)
-        """int64, in the order of delivery."""
+        self.host_positions = torch.from_numpy(order)
+        self.host_labels = torch.from_numpy(side.labels[order])
+        """Both as below, on the CPU: to bring them back from a GPU would make the host wait for it."""
+        self.positions, self.labels = upload(self.host_positions, self.host_labels, device=feed.device)
+        """int64: positions in the plan's support (or query), and labels, in the order of delivery."""
         valid = torch.ones(len(side), dtype=torch.bool, device=feed.device)
         self._order = _DeliveryOrder(self.positions, valid)
 
@@ -190,10 +99,20 @@ class EpisodeImages:
     @property
     def images(self) -> torch.Tensor:
         """All images in the order of delivery, uint8 n x 3 x size x size; waits for the last one."""
-        chunks = list(self)
-        if self._memory is not None:
-            return self._memory.permute(NHWC_TO_NCHW)
-        return torch.cat([chunk.images for chunk in chunks] or [self._empty_chunk().images])
+        return self.first(len(self))
+
+    def first(self, count: int) -> torch.Tensor:
+        """The first `count` images in the order of delivery, as soon as they are there.
+
+        Of a side of up to 2048 images they are a view of its one tensor; a larger one is waited for and joined.
+        """
+        if not self._kept:
+            return torch.cat([chunk.images for chunk in self])[:count]
+        while self._read < count:
+            self._chunks.append(self._next_chunk())
+        if self._memory is None:
+            return self._empty_chunk().images
+        return self._memory.permute(NHWC_TO_NCHW)[:count]
 
     @property
     def valid(self) -> torch.Tensor:

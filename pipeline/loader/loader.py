@@ -151,6 +151,7 @@ class EpisodeLoader:
         """Counts and seconds so far; subtract two for those in between."""
         metrics = self._parts.metrics
         metrics.copying += self._parts.memory.take_copy_seconds()
+        metrics.stalled += self._parts.memory.take_stalled_seconds()
         return metrics.read()
 
     @property

@@ -41,6 +41,10 @@ class PixelMemory(Protocol):
         """Seconds of copying to the device that ended since the last call."""
         ...
 
+    def take_stalled_seconds(self) -> float:
+        """Seconds for which the consumer's CUDA stream waited for pixels, of waits that ended since the last call."""
+        ...
+
 
 class HostMemory:
     """The CPU's memory: decoders write straight into what the consumer gets."""
@@ -61,13 +65,43 @@ class HostMemory:
     def take_copy_seconds(self) -> float:
         return 0.0
 
+    def take_stalled_seconds(self) -> float:
+        return 0.0
 
-class DeviceCopy(NamedTuple):
-    """One copy to the GPU under way; holding `source` keeps it from being reused."""
+
+class TimedSpan(NamedTuple):
+    """What a stream does between two events; holding `source` keeps it from being reused."""
 
     begin: torch.cuda.Event
     end: torch.cuda.Event
-    source: torch.Tensor
+    source: torch.Tensor | None
+
+
+class TimedSpans:
+    """Spans of streams' time, summed as they end, without waiting for any. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._open: deque[TimedSpan] = deque()
+        self._seconds = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, begin: torch.cuda.Event, end: torch.cuda.Event, source: torch.Tensor | None = None) -> None:
+        """Watch a span, and hold its source until it ends."""
+        self._open.append(TimedSpan(begin, end, source))
+
+    def collect(self) -> None:
+        """Sum up and let go of the oldest spans, as far as they have ended."""
+        with self._lock:
+            while self._open and self._open[0].end.query():  # type: ignore[no-untyped-call]
+                span = self._open.popleft()
+                self._seconds += span.begin.elapsed_time(span.end) * SECONDS_PER_MILLISECOND
+
+    def take_seconds(self) -> float:
+        """Seconds of the spans that ended since the last call."""
+        self.collect()
+        with self._lock:
+            seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class CudaMemory:
@@ -77,9 +111,8 @@ class CudaMemory:
         self.device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers = HostBuffers(pinned=True)
-        self._copies: deque[DeviceCopy] = deque()
-        self._seconds = 0.0
-        self._lock = threading.Lock()
+        self._copies = TimedSpans()
+        self._stalls = TimedSpans()
         self._starting = threading.Lock()  # else another thread's copy would be between this one's events
 
     def allocate(self, images: int, size: int) -> torch.Tensor:
@@ -91,36 +124,39 @@ class CudaMemory:
             job = DecodeJob(locations, out)
             job.writable = self._stream.record_event()
             return job
-        self._release_copied()
+        self._copies.collect()
         source = self._buffers.take(*out.shape)
         return DecodeJob(locations, source, lambda job: self._copy(job, source, out))
 
     def _copy(self, job: DecodeJob, source: torch.Tensor, out: torch.Tensor) -> None:
         """Start the copy; called by the thread that has just decoded the chunk's last image."""
         with self._starting, torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-            begin = self._stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+            begin = _timed_event(self._stream)
             out.copy_(source, non_blocking=True)
-            end = self._stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+            end = _timed_event(self._stream)
         job.event = end
-        self._copies.append(DeviceCopy(begin, end, source))
+        self._copies.add(begin, end, source)
 
     def synchronize(self, job: DecodeJob, out: torch.Tensor) -> None:
         stream = torch.cuda.current_stream(self.device)
-        if job.event is not None:
+        if job.event is not None and not job.event.query():  # type: ignore[no-untyped-call]
+            begin = _timed_event(stream)
             stream.wait_event(job.event)
+            self._stalls.add(begin, _timed_event(stream))
+        self._stalls.collect()
         out.record_stream(stream)  # keeps it from being reused before the consumer is done
 
     def take_copy_seconds(self) -> float:
-        self._release_copied()
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
+        return self._copies.take_seconds()
 
-    def _release_copied(self) -> None:
-        """Let go of the sources of copies that have ended."""
-        with self._lock:
-            while self._copies and self._copies[0].end.query():  # type: ignore[no-untyped-call]
-                copy = self._copies.popleft()
-                self._seconds += copy.begin.elapsed_time(copy.end) * SECONDS_PER_MILLISECOND
+    def take_stalled_seconds(self) -> float:
+        return self._stalls.take_seconds()
+
+
+def _timed_event(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    """An event at a stream's end, with its time."""
+    event: torch.cuda.Event = stream.record_event(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+    return event
 
 
 def pixel_memory(device: torch.device) -> PixelMemory:

@@ -13,7 +13,9 @@ class Stats:
     elapsed: float = 0.0
     """Seconds since the first episode was asked for."""
     waiting: float = 0.0
-    """Seconds in which the consumer waited for images."""
+    """Seconds in which the consumer waited for images: the host, which may be ahead of its GPU."""
+    stalled: float = 0.0
+    """Seconds in which the GPU's stream waited for images; known once the GPU has come that far."""
     decoding: float = 0.0
     """Thread seconds of reading and decoding, of the chunks that were received."""
     copying: float = 0.0
@@ -32,12 +34,18 @@ class Stats:
         """The share of the elapsed time that was spent waiting, 0 to 1."""
         return self.waiting / self.elapsed if self.elapsed > 0 else 0.0
 
+    @property
+    def stalled_share(self) -> float:
+        """The share of the elapsed time in which the GPU's stream waited for images, 0 to 1."""
+        return self.stalled / self.elapsed if self.elapsed > 0 else 0.0
+
     def __str__(self) -> str:
         rate = self.images / self.elapsed if self.elapsed > 0 else 0.0
         faults = f", {self.faults:,} faulty" if self.faults else ""
+        stalled = f", GPU stalled {self.stalled_share:.0%}" if self.stalled else ""
         return (
             f"{self.episodes:,} episodes, {self.images:,} images{faults}, {rate:,.0f} images/s, "
-            f"waiting for data {self.waiting_share:.0%}"
+            f"waiting for data {self.waiting_share:.0%}{stalled}"
         )
 
 
@@ -47,6 +55,7 @@ class LoaderMetrics:
 
     begun: float | None = None
     waiting: float = 0.0
+    stalled: float = 0.0
     decoding: float = 0.0
     copying: float = 0.0
     episodes: int = 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.pixels import IMAGENET, SYMMETRIC, PixelScaling, draw_flips, flip, normalise
+from pipeline.pixels import IMAGENET, SYMMETRIC, PixelScaling, draw_flips, flip, normalise, rotate_quarters
 
 
 @pytest.fixture
@@ -57,3 +57,13 @@ def test_a_coin_belongs_to_a_position_and_not_to_its_chunk() -> None:
     assert 30 < whole.sum() < 70
     assert not torch.equal(draw_flips(3, 18, range(100)), whole)
     assert len(draw_flips(3, 17, [])) == 0
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_quarter_turns_leave_images_channels_last(layout: torch.memory_format) -> None:
+    images = torch.arange(5 * 3 * 4 * 4, dtype=torch.uint8).view(5, 3, 4, 4).contiguous(memory_format=layout)
+    turns = torch.tensor([3, 0, 2, 1, 0])
+    found = rotate_quarters(images, turns)
+    for image, quarters, turned in zip(images, turns.tolist(), found, strict=True):
+        assert torch.equal(turned, torch.rot90(image, quarters, (1, 2)))
+    assert found.is_contiguous(memory_format=torch.channels_last)

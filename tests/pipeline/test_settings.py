@@ -32,6 +32,7 @@ class Settings:
     mode: Literal["fast", "slow"] = setting("fast", "how")
     rate: float = setting(0.5, "of learning (as in the paper)")
     most: int | None = setting(None, "at most")
+    chunk: int | Literal["auto"] = setting("auto", "images")
     flip: bool = setting(False, "mirror")
     device: str = setting("cpu", "where", choices=("cpu", "cuda"))
     hidden: int = 3
@@ -57,6 +58,7 @@ def test_each_field_with_help_is_a_flag_with_its_type_choices_and_default() -> N
         "--mode {fast,slow} how (fast)",
         "--rate FLOAT of learning (as in the paper)",
         "--most INT at most",
+        "--chunk auto|INT images (auto)",
         "--device {cpu,cuda} where (cpu)",
     ):
         assert text in shown
@@ -70,6 +72,19 @@ def test_only_the_flags_that_were_given_have_values() -> None:
     arguments.other = 5
     assert "other" in given_flags(arguments)
     assert "other" not in given_flags(arguments, Settings)
+
+
+@pytest.mark.parametrize(("word", "value"), [("auto", "auto"), ("40", 40)])
+def test_a_field_that_is_a_number_or_a_word_takes_either(word: str, value: object) -> None:
+    given = given_flags(flags().parse_args(["--chunk", word]))
+    assert given == {"chunk": value}
+    assert typed({"folder": "x", **given}, Settings, "flags").chunk == value
+
+
+def test_what_is_neither_the_number_nor_the_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        flags().parse_args(["--chunk", "many"])
+    assert "argument --chunk: auto or int, not 'many'" in capsys.readouterr().err
 
 
 def test_fields_can_be_chosen_by_name() -> None:

@@ -181,14 +181,16 @@ def test_no_damaged_jpeg_crashes_it_and_no_wrong_pixel_passes(name: str, count: 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_a_gpu_decodes_nearly_the_same_pixels_and_zeros_faults(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hardware", [0.0, 1.0])
+def test_a_gpu_decodes_nearly_the_same_pixels_and_zeros_faults(hardware: float, tmp_path: Path) -> None:
+    """The JPEG engines may not tell of a damaged scan (decision 11): then its pixels are wrong, and no others."""
     pictures = make_jpegs(140, 224)
     pictures[5], pictures[99] = b"bad", pictures[99][: len(pictures[99]) // 2]
     locations = write_shard(tmp_path, pictures, size=224)
     exact = ThreadedDecoder(LocalStore(), size=224, threads=2)
     needed, faults = decode_all(exact, locations)
     exact.close()
-    decoder = DaliDecoder(LocalStore(), size=224, threads=2, device="cuda")
+    decoder = DaliDecoder(LocalStore(), size=224, threads=2, device="cuda", hardware=hardware)
     assert decoder.wants_device(locations.encoding)
     job = DecodeJob(locations, torch.full((140, 224, 224, 3), 77, dtype=torch.uint8, device="cuda"))
     decoder.submit(job)
@@ -198,10 +200,13 @@ def test_a_gpu_decodes_nearly_the_same_pixels_and_zeros_faults(tmp_path: Path) -
     torch.cuda.current_stream().wait_event(job.event)
     difference = (job.out.cpu().int() - needed.int()).abs()
     decoder.close()
-    assert list(job.faults) == faults
-    assert not job.out[5].any()
-    assert difference.max() <= 4
-    assert difference.float().mean() < 0.5
+    flagged = {fault.at for fault in job.faults}
+    assert {fault.at for fault in faults} == {5, 99}
+    assert flagged == {5, 99} if hardware == 0 else {5} <= flagged <= {5, 99}
+    assert not job.out[sorted(flagged)].any()
+    sound = [at for at in range(140) if at != 99 or at in flagged]
+    assert difference[sound].max() <= 4
+    assert difference[sound].float().mean() < 0.5
 
 
 def test_a_dali_that_cannot_start_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

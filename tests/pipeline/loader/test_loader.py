@@ -167,6 +167,19 @@ def test_all_images_of_a_side_beyond_memory_can_be_asked_for_first(pets: ShardSe
     assert torch.equal(images, pixels(pets, 24, [rows[at] for at in positions]))
 
 
+def test_the_first_images_are_there_before_the_last(pets: ShardSet, sampler: RowSampler) -> None:
+    with loader(pets, sampler) as opened:
+        support = next(iter(opened)).support
+        few = support.first(6)
+        assert len(few) == 6
+        assert opened.stats.images == 5 + 8  # H, and one chunk
+        assert torch.equal(few, torch.cat([support.h.images, next(support.rest).images])[:6])
+        assert opened.stats.images == 5 + 8
+        assert few.data_ptr() == support.images.data_ptr()
+        assert torch.equal(few, support.images[:6])
+        assert support.first(0).shape == (0, 3, 48, 48)
+
+
 def test_clips_stay_whole_in_every_chunk(pets: ShardSet, sampler: RowSampler) -> None:
     clips = RowSampler("pets", sampler.rows, clip=4)
     with loader(pets, clips, chunk=10, h=2) as opened:
