@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learners.labels import Labels
+from pipeline.loader.uploads import upload
 
 
 class ClassPlaces(NamedTuple):
@@ -18,8 +19,9 @@ class ClassPlaces(NamedTuple):
     order: Tensor
     """N: the units sorted by class."""
     slots: Tensor
-    """N: the row of each sorted unit where every class is padded to `largest` rows."""
-    largest: int
+    """N: the row of each sorted unit where classes share blocks of as many rows as the largest class has units."""
+    owners: Tensor
+    """blocks x rows: the class of each row; -1 where it is nobody's."""
     counts: Tensor
     """way: the units of each class."""
     sizes: Tensor
@@ -39,12 +41,26 @@ def class_places(labels: Labels, like: Tensor) -> ClassPlaces:
     order = np.argsort(labels.values, kind="stable")
     owners, counts = labels.values[order], labels.counts
     within = np.arange(len(order)) - (np.cumsum(counts) - counts)[owners]
-    largest, sizes = int(counts.max()), np.unique(counts)
-    whole = torch.from_numpy(np.stack([order, owners * largest + within])).to(like.device)
+    sizes, firsts, rows = np.unique(counts), *_shared_blocks(counts)
     of_size, of_class = sizes[:, None] == counts, owners[:, None] == np.arange(labels.way)
     numbers = (counts, sizes, *_interpolation(sizes, like.dtype), of_size, of_class)
-    counted, size, nodes, mix, sized, owned = (torch.from_numpy(values).to(like) for values in numbers)
-    return ClassPlaces(whole[0], whole[1], largest, counted, size, nodes, mix, sized, owned)
+    made = (torch.from_numpy(values).to(like.dtype) for values in numbers)
+    slots = firsts[owners] + within
+    held = np.full(rows, -1)
+    held[slots] = owners
+    indices = (torch.from_numpy(values) for values in (order, slots, held.reshape(-1, counts.max())))
+    return ClassPlaces(*upload(*indices, *made, device=like.device))
+
+
+def _shared_blocks(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """The first row of each class, and the rows of all blocks: a class goes into the last block or begins another."""
+    largest, firsts, end = int(counts.max()), np.zeros_like(counts), 0
+    for label in np.argsort(-counts, kind="stable").tolist():
+        if end % largest + counts[label] > largest:
+            end += largest - end % largest
+        firsts[label] = end
+        end += int(counts[label])
+    return firsts, -(-end // largest) * largest
 
 
 def _interpolation(sizes: NDArray[np.int64], dtype: torch.dtype) -> tuple[NDArray[Any], NDArray[Any]]:

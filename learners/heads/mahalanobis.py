@@ -16,9 +16,9 @@ flow through S as written in that frame, never through the eigenvectors. Nothing
 gradients equal those of the inverses. |x - mean|^2 is the same for every class, so the dual form leaves it out:
 a large number that would cancel.
 
-Classes of all sizes are computed together: `fit` pads them to the largest class where a batched factorisation
-wants it, and keeps F_c B^-1 packed, one row for each support unit, so that `logits` is a few matrix products
-however many class sizes a task has.
+Classes of all sizes are computed together: `fit` fills blocks of the largest class's size with them where a batched
+factorisation wants it, and keeps F_c B^-1 packed, one row for each support unit, so that `logits` is a few matrix
+products however many class sizes a task has.
 """
 
 from __future__ import annotations
@@ -119,16 +119,18 @@ def _deviations(frame: EigenFrame, places: ClassPlaces, weights: Tensor) -> tupl
 def _solved_rows(
     frame: EigenFrame, places: ClassPlaces, columns: Tensor, diagonal: Tensor, inverse: Tensor
 ) -> Tensor:
-    """The rows of F_c B^-1: a batched Cholesky factorisation of all classes, padded with zeros to the largest."""
+    """The rows of F_c B^-1: a batched Cholesky factorisation of blocks, in which small classes are side by side."""
     solved = InverseProduct.apply(frame.kernel, places.of_class @ inverse, columns)
-    way, size = len(diagonal), columns.shape[1]
+    blocks, largest = places.owners.shape
+    size = columns.shape[1]
     padded, padded_solved = (
-        rows.new_zeros(way * places.largest, size).index_copy(0, places.slots, rows).reshape(way, -1, size)
+        rows.new_zeros(blocks * largest, size).index_copy(0, places.slots, rows).reshape(blocks, -1, size)
         for rows in (columns, solved)
     )
-    small = (-1 if frame.dual else 1) * padded @ padded_solved.mT
-    one = torch.eye(places.largest, dtype=columns.dtype, device=columns.device)
-    root, trouble = torch.linalg.cholesky_ex(small + diagonal[:, None, None] * one)
+    products = (-1 if frame.dual else 1) * padded @ padded_solved.mT
+    small = products.masked_fill(places.owners[:, :, None] != places.owners[:, None], 0)
+    added = torch.cat([diagonal, diagonal.new_ones(1)])[places.owners]  # 1 where a row is nobody's
+    root, trouble = torch.linalg.cholesky_ex(small + torch.diag_embed(added))
     root = root.masked_fill(
         trouble[:, None, None] != 0, torch.nan
     )  # the loss shows it; to ask would make a GPU wait
