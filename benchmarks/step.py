@@ -13,8 +13,8 @@ cost      seconds and FLOPs of a task; contenders take turns. as-coded is the VT
 head      the Mahalanobis head against a loop of inverses, forward and backward
 compile   a task with networks as they are and with compiled ones, in turns, and the time to compile; not
           with --quick
-feed      train.py's step fed by the loader (`--shards`, or drawn images), and fed with episodes that are in
-          memory; `held` is the first speed divided by the second
+feed      train.py's steps fed by the loader (`--shards`, or drawn images), then the same episodes from memory;
+          `held` is the first speed divided by the second
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain, product
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 import torch
@@ -40,11 +40,14 @@ from torch.nn import functional
 from benchmarks.common import BILLION, TableRow, collect_rows, markdown_table, synchronize
 from benchmarks.step_feed import measure_feed
 from benchmarks.step_parts import AS_CODED, COMPARED_HEADS, SavedMemory, StepCase, count_flops, memory_mb
+from benchmarks.step_server import varied_labels
 from learners.compiled import compile_networks
 from learners.heads.base import full_precision
 from learners.labels import Labels
 from learners.learner import StagedLearner
-from learners.task import Task
+from learners.networks.arithmetic import Precision
+from learners.networks.chunk_sizes import DEFAULT_CHUNK
+from learners.task import Task, first_images
 
 FEATURE_DIM: Final = 1280
 FEW_WARNING: Final = "h=.* is less than 1.5 for each class"
@@ -70,7 +73,7 @@ def memory_cases(flags: Namespace) -> Iterator[StepCase]:
         for schedule, n, m, h in dict.fromkeys(sweeps):
             yield StepCase(
                 learner=learner, backbone=flags.backbone, schedule=schedule, size=size, n=n, m=m, h=h,
-                way=flags.memory_way, device=flags.device, bfloat16=flags.bfloat16,
+                way=flags.memory_way, device=flags.device, chunk=flags.chunk, precision=flags.precision,
             )  # fmt: skip
 
 
@@ -79,8 +82,8 @@ def case_memory(case: StepCase, threads: int) -> TableRow:
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", FEW_WARNING)
     learner, task = case.make()
-    images = [queries for queries, _ in task.queries]
-    saved = SavedMemory([*learner.parameters(), *learner.buffers(), task.images, *images])
+    images = [first_images(queries) for queries, _ in task.queries]
+    saved = SavedMemory([*learner.parameters(), *learner.buffers(), task.support, *images])
     before, _ = memory_mb(case.device)
     with saved.hooks():
         case.backward(learner, task)
@@ -93,7 +96,7 @@ def largest_case(flags: Namespace) -> StepCase:
     """The large task of the parts cost and compile."""
     return StepCase(
         backbone=flags.backbone, size=flags.size, n=flags.n, m=flags.n, h=flags.h, way=flags.way,
-        device=flags.device, bfloat16=flags.bfloat16,
+        device=flags.device, chunk=flags.chunk, precision=flags.precision,
     )  # fmt: skip
 
 
@@ -138,11 +141,8 @@ def ratios(rows: list[TableRow]) -> Iterator[str]:
 
 def measure_heads(flags: Namespace) -> Iterator[TableRow]:
     """Seconds of each head forward and backward, with balanced and unbalanced classes."""
-    rng = np.random.default_rng(0)
-    equal = np.arange(flags.n) % flags.way
-    sizes = np.sort(rng.exponential(size=flags.way) + 0.1)
-    more = rng.choice(flags.way, flags.n - flags.way, p=sizes / sizes.sum())
-    for kind, labels in (("balanced", equal), ("unbalanced", np.r_[np.arange(flags.way), more])):
+    equal, varied = np.arange(flags.n) % flags.way, varied_labels(flags.n, flags.way)
+    for kind, labels in (("balanced", equal), ("unbalanced", varied)):
         support = Labels(labels, flags.way)
         times: dict[str, list[float]] = {name: [] for name in COMPARED_HEADS}
         for name in [*COMPARED_HEADS, *(list(COMPARED_HEADS) * flags.rounds)]:
@@ -214,7 +214,8 @@ def parse_flags() -> Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--parts", nargs="+", choices=STEP_PARTS, default=list(STEP_PARTS))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--bfloat16", action="store_true", help="autocast, but the head")
+    parser.add_argument("--chunk", type=int, default=DEFAULT_CHUNK, help="images at a time")
+    parser.add_argument("--precision", choices=get_args(Precision), default="tf32", help="of the networks")
     parser.add_argument("--backbone", default="efficientnet_b0")
     parser.add_argument("--h", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2)

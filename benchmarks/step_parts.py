@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.step_server import varied_labels
 from learners.heads.base import Head, State, full_precision
 from learners.heads.mahalanobis import MahalanobisHead
 from learners.labels import Labels
@@ -26,15 +27,17 @@ from learners.lite.engine import Lite, backward
 from learners.methods.protonets import ProtoNets
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import Backbone, backbone
+from learners.networks.arithmetic import Precision, autocast_dtype, network_precision
+from learners.networks.chunk_sizes import DEFAULT_CHUNK
 from learners.task import ChunkedPass, Task
 
 AS_CODED: Final = "as-coded"
-QUERY_BATCH: Final = 40  # queries, as in the papers
+QUERY_BATCH: Final = 40  # queries, as in the papers' code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCase:
-    """A task and the way its gradient is computed; its `way` classes are equally large, or nearly so."""
+    """A task and the way its gradient is computed."""
 
     learner: Literal["protonets", "simple_cnaps"] = "simple_cnaps"
     backbone: str = "efficientnet_b0"
@@ -45,8 +48,13 @@ class StepCase:
     m: int = 500
     h: int = 40
     way: int = 50
+    varied: bool = False
+    """Whether classes have many sizes, as Meta-Dataset's; else they are equally large, or nearly so."""
     device: str = "cpu"
-    bfloat16: bool = False
+    chunk: int = DEFAULT_CHUNK
+    forward_chunk: int = 0
+    """Images of a pass without a graph; 0 as many as with one."""
+    precision: Precision = "tf32"
 
     def make(self) -> tuple[StagedLearner, Task]:
         """A learner and a task, of random weights and pixels: memory and time do not depend on them."""
@@ -55,21 +63,31 @@ class StepCase:
         net = backbone(self.backbone, film=self.learner == "simple_cnaps").to(self.device)
         set_norm_statistics(net, images[:QUERY_BATCH])
         learner = SimpleCNAPs(net) if self.learner == "simple_cnaps" else ProtoNets(net)
-        queries, answers = self._side(self.m)
-        batches = zip(torch.split(queries, QUERY_BATCH), torch.split(answers, QUERY_BATCH), strict=True)
-        task = Task(images=images, labels=labels, way=self.way, queries=list(batches), query_count=self.m)
+        if self.varied:
+            labels = torch.from_numpy(varied_labels(self.n, self.way))
+        queries = [self._side(self.m)]
+        task = Task(images=images, labels=labels, way=self.way, queries=queries, query_count=self.m)
         return learner.to(self.device), task
 
     def backward(self, learner: StagedLearner, task: Task, seed: int = 0) -> None:
         """Compute the task's gradient on the learner's parameters."""
-        precision = torch.bfloat16 if self.bfloat16 else None
-        settings, rng = Lite(h=self.h, precision=precision), np.random.default_rng(seed)
-        if self.schedule in ("full", "checkpointing"):
-            whole_graph(learner, task, settings, in_parts=self.schedule == "checkpointing")
-        elif self.schedule == AS_CODED:
-            as_coded(learner, task, settings, rng)
-        else:
-            backward(learner, task, replace(settings, sampler=self.schedule), rng)  # type: ignore[arg-type]
+        settings, rng = self.settings(), np.random.default_rng(seed)
+        with network_precision(self.precision):
+            if self.schedule in ("full", "checkpointing"):
+                whole_graph(learner, task, settings, in_parts=self.schedule == "checkpointing")
+            elif self.schedule == AS_CODED:
+                as_coded(learner, task, settings, rng)
+            else:
+                backward(learner, task, replace(settings, sampler=self.schedule), rng)  # type: ignore[arg-type]
+
+    def settings(self) -> Lite:
+        """What train.py computes a gradient by, with these flags."""
+        return Lite(
+            h=self.h,
+            chunk=self.chunk,
+            forward_chunk=self.forward_chunk or None,
+            precision=autocast_dtype(self.precision),
+        )
 
     def _side(self, count: int) -> tuple[Tensor, Tensor]:
         pixels = torch.randint(256, (count, 3, self.size, self.size), dtype=torch.uint8)
@@ -100,10 +118,10 @@ def whole_graph(learner: StagedLearner, task: Task, settings: Lite, *, in_parts:
         parts = torch.split(images, settings.chunk)
         return torch.cat([checkpoint(again, anchor, part, *arguments, use_reentrant=True) for part in parts])
 
-    embedding = None if learner.encoder is None else through(learner.encoder, task.images).mean(0)
+    embedding = None if learner.encoder is None else through(learner.encoder, task.support).mean(0)
     film = learner.film(embedding)
-    features = through(learner.backbone, task.images, *film)
-    images, answers = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
+    features = through(learner.backbone, task.support, *film)
+    images, answers = task.joined_queries()
     query_features = through(learner.backbone, images, *film)
     with full_precision(features.device):
         state = learner.head.fit(features, Labels.checked(task.labels))
@@ -127,15 +145,16 @@ def as_coded(learner: StagedLearner, task: Task, settings: Lite, rng: np.random.
     """
     passage, labels = ChunkedPass(precision=settings.precision), Labels.checked(task.labels)
     assert learner.encoder is not None
-    vectors, features = passage.whole(learner.encoder, task.images), torch.empty(0)
+    vectors, features = passage.whole(learner.encoder, task.support), torch.empty(0)
     head = LoopOfInverses()
-    for queries, answers in task.queries:
+    batches = (torch.split(side, QUERY_BATCH) for side in task.joined_queries())
+    for queries, answers in zip(*batches, strict=True):
         chosen = torch.from_numpy(unweighted(labels, settings.h, rng).units)
-        images, place = task.images[chosen.to(task.images.device)], chosen.to(vectors.device)
+        images, place = task.support[chosen.to(task.support.device)], chosen.to(vectors.device)
         live = vectors.index_copy(0, place, passage.run(learner.encoder, images))
         film = learner.film(live.mean(0))
         if not len(features):
-            features = passage.whole(learner.backbone, task.images, film)
+            features = passage.whole(learner.backbone, task.support, film)
         live = features.index_copy(0, place, passage.run(learner.backbone, images, film))
         query_features = passage.run(learner.backbone, queries, film)
         with full_precision(query_features.device):

@@ -1,0 +1,1 @@
+"""The parts: each module's `measure` yields rows, the most useful first."""
