@@ -1,8 +1,9 @@
 """How far LITE's gradients are from the exact one: `python -m learners.study --shards shards/md`.
 
 The paper's Figure 4 and Table D.7 with bias and RMSE apart: for each task the exact gradient of its loss, and
-estimates of it by each sampler at each |H|. With --query-h the same for draws of queries, with --precision the error
-of networks in half precision. All errors are relative to the exact gradient's length.
+estimates of it by each sampler at each |H|. With --query-h the same for draws of queries. With --precision the error
+of the exact gradient in each precision against float64; on a CPU by emulation (`learners.study.tensor_cores`). All
+errors are relative to the exact gradient's length.
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from learners.learner import StagedLearner
 from learners.lite.engine import SamplerName
 from learners.methods.catalogue import LEARNERS, LearnerInfo, describe_learner, make_learner
-from learners.processes import choose_device
+from learners.networks.arithmetic import network_precision
+from learners.processes import choose_device, out_of_memory_in_words
 from learners.runs import load_run
-from learners.study.gradients import (
-    HALF_PRECISIONS,
-    QUERY_SAMPLERS,
-    GradientErrors,
-    GradientStudy,
-    StudiedSampler,
+from learners.study.gradients import QUERY_SAMPLERS, GradientErrors, GradientStudy, StudiedSampler
+from learners.study.report import (
+    StudentInterval,
+    TaskErrors,
+    format_table,
+    plot_study,
+    row_values,
+    study_rows,
 )
-from learners.study.report import TaskErrors, format_table, plot_study, row_values, study_rows
+from learners.study.rounding import PRECISIONS, rounding_errors
 from learners.task import Task
 from pipeline.command import command_parser, run_command
 from pipeline.episodes import EpisodePlan
@@ -47,20 +51,27 @@ SATURATED_WARNING: Final = (
     "in %d of %d tasks the gradient comes from less than %g of the queries: a few classes have all of it, and "
     "neyman looks better than it is in training, where tasks are not so easy, or the softmax not so sharp"
 )
+EFFECTIVE_QUERIES: Final = (
+    "effective queries, (sum of norms)^2 / (M x sum of squares): %.3f (%.3f to %.3f) of M = %d\n"
+)
 FROZEN_AT_RANDOM: Final = (
     "the backbone is frozen and its weights are random: these are gradients on features that mean nothing"
 )
+EMULATED: Final = "--precision is emulated on a CPU, where a GPU may leave some convolutions in float32"
 TRIES_PER_TASK: Final = 100  # episodes drawn to find one with enough support images
 STUDY_EXAMPLES: Final = """\
   python -m learners.study --shards shards/caltech --backbone mobilenetv1_075 --weights mobilenet.safetensors
   python -m learners.study --shards shards/caltech --run runs/caltech-protonets --unbalanced --png study.png
   python -m learners.study --shards shards/omniglot --backbone conv4 --image-size 28 --h 10 40 --out study.json
   python -m learners.study --shards shards/md --run runs/md --samplers uniform neyman --tasks 4 --runs 6
-  python -m learners.study --shards shards/md --run runs/md --query 10 --query-h 10 50 --precision bfloat16 float16
+  python -m learners.study --shards shards/md --run runs/md --query 10 --query-h 10 50
+  python -m learners.study --shards shards/md --run runs/md --samplers none --precision tf32 float16 bfloat16
 """
 log = logging.getLogger(__name__)
 
 
+@network_precision("float32")
+@out_of_memory_in_words("a smaller --image-size, fewer queries (--query) or --device cpu need less of it")
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the files that the flags name."""
     arguments = _parser().parse_args(argv)
@@ -71,12 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured: TaskErrors = {}
     tasks, worst, begin = [], 0.0, time.perf_counter()
     for number, episode in enumerate(_load_episodes(shards, plans, arguments, info)):
-        study = GradientStudy(learner, _task(episode), episode.number, arguments.seed)
-        for (sampler, h), errors in _measure(study, arguments):
+        task = _task(episode)
+        study = GradientStudy(learner, task, episode.number, arguments.seed)
+        for (sampler, h), errors in chain(_measure(study, arguments), _round(learner, task, arguments)):
             measured.setdefault((sampler, h), []).append(errors)
         if number == 0 and study.is_linear("exact"):
             worst = max(study.disagreement(*pair) for pair in _compared_settings(arguments))
-        tasks.append(_describe_task(episode, study))
+        tasks.append(_describe_task(episode, study, arguments))
         _print_progress(number + 1, arguments, begin)
     table = study_rows(measured)
     saturated = sum(task["active_queries"] < ACTIVE_SHARE for task in tasks)
@@ -94,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.png:
         plot_study(table, arguments.png, _title(arguments, info))
     sys.stdout.write((json.dumps(result, indent=1) if arguments.json else format_table(table)) + "\n")
+    if arguments.query_h and not arguments.json:
+        share = StudentInterval.of([task["effective_queries"] for task in tasks])
+        sys.stdout.write(EFFECTIVE_QUERIES % (share.mean, share.low, share.high, tasks[0]["queries"]))
     return 0
 
 
@@ -107,6 +122,14 @@ def _measure(
             yield (sampler, h), study.errors(sampler, h, draws)
 
 
+def _round(
+    learner: StagedLearner, task: Task, arguments: Namespace
+) -> Iterator[tuple[tuple[StudiedSampler, int], GradientErrors]]:
+    """The errors of each precision on one task."""
+    for precision, errors in rounding_errors(learner, task, arguments.precision):
+        yield (precision, 0), errors
+
+
 def _studied(arguments: Namespace) -> Iterator[tuple[StudiedSampler, list[int]]]:
     """What is measured, each at which numbers of images with gradient; 0 where there is no number."""
     for sampler in arguments.samplers:
@@ -114,14 +137,12 @@ def _studied(arguments: Namespace) -> Iterator[tuple[StudiedSampler, list[int]]]
     if arguments.query_h:
         for sampler in QUERY_SAMPLERS:
             yield sampler, arguments.query_h
-    for half in arguments.precision:
-        yield half, [0]
 
 
 def _compared_settings(arguments: Namespace) -> list[tuple[StudiedSampler, int]]:
     """Samplers and |H| at which a gradient by the engine is compared with the weighted sum."""
     drawn = [(sampler, max(sizes)) for sampler, sizes in _studied(arguments)
-             if sampler != "subsample" and sampler not in HALF_PRECISIONS]  # fmt: skip
+             if sampler != "subsample"]  # fmt: skip
     return [("exact", 0), *drawn]
 
 
@@ -180,12 +201,15 @@ def _task(episode: Episode) -> Task:
     )  # fmt: skip
 
 
-def _describe_task(episode: Episode, study: GradientStudy) -> dict[str, Any]:
-    return {
+def _describe_task(episode: Episode, study: GradientStudy, arguments: Namespace) -> dict[str, Any]:
+    described = {
         "number": episode.number, "dataset": episode.dataset,
         "shots": episode.plan.shots.tolist(), "queries": len(episode.query),
         "gradient": study.norm2**0.5, "active_queries": study.active,
     }  # fmt: skip
+    if arguments.query_h:
+        described["effective_queries"] = study.effective_queries
+    return described
 
 
 def _print_progress(done: int, arguments: Namespace, begin: float) -> None:
@@ -212,6 +236,8 @@ def _check_arguments(arguments: Namespace) -> None:
         )
     if arguments.unbalanced and len(arguments.shot) > 1:
         raise UsageError("--unbalanced draws the shots: give it one --shot, the average")
+    if arguments.precision and arguments.device.type != "cuda":
+        log.info(EMULATED)
     for path in filter(None, (arguments.out, arguments.png)):
         if not path.parent.is_dir():
             raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -239,8 +265,8 @@ def _parser() -> ArgumentParser:
     add("--h", type=int, nargs="+", default=[10, 20, 40, 60, 80], help="(10 20 40 60 80)")
     add("--query-h", type=int, nargs="+", default=[], metavar="N",
         help="draws of so many queries as well, with all support images")  # fmt: skip
-    add("--precision", nargs="+", default=[], choices=list(HALF_PRECISIONS), help="the networks in half precision as "
-        "well")  # fmt: skip
+    add("--precision", nargs="+", default=[], choices=PRECISIONS, help="the networks in these as well, against "
+        "float64; on a CPU emulated")  # fmt: skip
     add("--tasks", type=int, default=8, help="(8)")
     add("--draws", type=int, default=500, help="on each task, where they cost no pass (500)")
     add("--runs", type=int, default=6, help="draws where each costs a pass: with a set encoder, and of "

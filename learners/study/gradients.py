@@ -9,7 +9,7 @@ task) go through the engine, draw by draw.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
@@ -23,20 +23,16 @@ from learners.learner import StagedLearner
 from learners.lite.draws import QueryScheme, UnitDraw, draw_queries, draw_support, unweighted
 from learners.lite.engine import FEW_IN_H, Lite, SamplerName, backward
 from learners.lite.stages import Stage, SupportStages, gradient_sizes
+from learners.networks.arithmetic import Precision
 from learners.task import ChunkedPass, Task
 from pipeline.episodes import LITE_DRAW, generator
 
-StudiedSampler: TypeAlias = SamplerName | Literal["query-uniform", "query-neyman", "bfloat16", "float16"]
+StudiedSampler: TypeAlias = SamplerName | Literal["query-uniform", "query-neyman"] | Precision
 QUERY_SAMPLERS: Final[dict[StudiedSampler, QueryScheme]] = {
     "query-uniform": "uniform",
     "query-neyman": "neyman",
 }
 """Draws of queries; the support set then has its exact gradient."""
-HALF_PRECISIONS: Final[dict[StudiedSampler, torch.dtype]] = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""No draws: the exact gradient, its networks in half precision."""
 PARAMETER_BLOCK: Final = 1 << 18  # parameters whose products are summed at a time, in float64
 
 
@@ -58,17 +54,17 @@ def lite_settings(sampler: StudiedSampler, h: int, task: Task) -> Lite:
     chunk = max(Lite().chunk, task.query_count)
     if scheme := QUERY_SAMPLERS.get(sampler):
         return Lite(sampler="exact", query_h=h, query_sampler=scheme, chunk=chunk, penalty=0.0)
-    if half := HALF_PRECISIONS.get(sampler):
-        return Lite(sampler="exact", precision=half, chunk=chunk, penalty=0.0)
     return Lite(h=h, sampler=cast("SamplerName", sampler), chunk=chunk, penalty=0.0)
 
 
-def engine_gradient(learner: StagedLearner, task: Task, settings: Lite, rng: np.random.Generator) -> Tensor:
-    """The engine's gradient of the trainable parameters, as one vector."""
+def engine_gradient(
+    learner: StagedLearner, task: Task, settings: Lite, rng: np.random.Generator, *, scale: float = 1.0
+) -> Tensor:
+    """The engine's gradient of the trainable parameters times `scale`, as one vector."""
     learner.zero_grad()
     with warnings.catch_warnings():  # a study has a small H on purpose
         warnings.filterwarnings("ignore", FEW_IN_H.format(h=settings.h), UserWarning)
-        backward(learner, task, settings, rng)
+        backward(learner, task, settings, rng, scale=scale)
     return _take_gradient(learner)
 
 
@@ -77,14 +73,19 @@ def active_share(learner: StagedLearner, task: Task) -> float:
 
     (sum r)^2 / sum r^2, where r is the length of the loss's gradient by a query's logits, is their number.
     """
-    classify = learner.adapt(task.images, task.labels, task.way)
-    lengths = []
-    for images, answers in task.queries:
-        difference = classify(images).double()
-        difference[torch.arange(len(answers)), answers] -= 1
-        lengths.append(difference.norm(dim=1))
-    r = torch.cat(lengths)
-    return float(r.sum().square() / r.square().sum().clamp_min(torch.finfo(r.dtype).tiny)) / len(r)
+    classify = learner.adapt(task.support, task.labels, task.way)
+    images, answers = task.joined_queries()
+    difference = classify(images).double()
+    difference[torch.arange(len(answers)), answers] -= 1
+    r = difference.norm(dim=1)
+    return effective_share(r)
+
+
+def effective_share(lengths: Tensor) -> float:
+    """(sum r)^2 / sum r^2 over the number of lengths r: the share of the units that a sum mostly consists of."""
+    wide = lengths.double()
+    least = torch.finfo(wide.dtype).tiny
+    return float(wide.sum().square() / wide.square().sum().clamp_min(least)) / len(wide)
 
 
 class GradientStudy:
@@ -109,7 +110,17 @@ class GradientStudy:
     @cached_property
     def queries(self) -> LinearGradient:
         """The gradient as a sum over queries."""
-        return query_sum(self._learner, self._task, self.chunk, self.exact)
+        return query_sum(self._learner, *self.looked, self.chunk, self.exact)
+
+    @cached_property
+    def looked(self) -> tuple[Tensor, Tensor]:
+        """All queries, and the loss's gradient at their features."""
+        return look_at_task(self._learner, self._task, self.chunk)
+
+    @property
+    def effective_queries(self) -> float:
+        """The share of the queries that the gradient at their features mostly comes from."""
+        return effective_share(self.looked[1].norm(dim=1))
 
     def rng(self) -> np.random.Generator:
         """Random numbers of this task; every sampler starts with the same."""
@@ -117,12 +128,12 @@ class GradientStudy:
 
     def is_linear(self, sampler: StudiedSampler) -> bool:
         """Whether a draw costs no pass through the engine."""
-        return self._learner.encoder is None and sampler != "subsample" and sampler not in HALF_PRECISIONS
+        return self._learner.encoder is None and sampler != "subsample"
 
     def errors(self, sampler: StudiedSampler, h: int, draws: int) -> GradientErrors:
         """Errors over so many draws, or over one where nothing is random."""
         settings, rng = lite_settings(sampler, h, self._task), self.rng()
-        count = 1 if sampler in ("none", "exact", *HALF_PRECISIONS) else draws
+        count = 1 if sampler in ("none", "exact") else draws
         if self.is_linear(sampler):
             linear = self._sum(sampler)
             differences = torch.from_numpy(
@@ -181,11 +192,10 @@ def support_sum(learner: StagedLearner, task: Task, chunk: int) -> LinearGradien
         return draw_support("none", labels, 0, np.random.default_rng(0))
 
     learner.zero_grad()
-    for images, answers in task.queries:
-        support.query(images, answers, 1 / task.query_count)
+    support.query(*task.joined_queries(), 1 / task.query_count)
     support.descend(draw_none)
-    alone = _image_gradients(learner, task.images, passage, gradients["backbone"])
-    rows = torch.stack([_take_gradient(learner), *alone])
+    alone = _image_gradients(learner, task.support, passage, gradients["backbone"])
+    rows = _filled(_take_gradient(learner), alone, len(gradients["backbone"]))
     sizes = gradient_sizes(gradients["backbone"])
 
     def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
@@ -196,16 +206,24 @@ def support_sum(learner: StagedLearner, task: Task, chunk: int) -> LinearGradien
     return LinearGradient(rows, _gram_matrix(rows), draw)
 
 
-def query_sum(learner: StagedLearner, task: Task, chunk: int, exact: Tensor) -> LinearGradient:
-    """Back-propagate each query alone; the rest of the exact gradient is what no draw of queries touches."""
+def look_at_task(learner: StagedLearner, task: Task, chunk: int) -> tuple[Tensor, Tensor]:
+    """All queries of a task, and the gradient of its loss at their features."""
     labels, passage = Labels.checked(task.labels, task.way), ChunkedPass(chunk=chunk)
     support = SupportStages(learner, task.images, labels, passage)
-    images, answers = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
+    images, answers = task.joined_queries()
     _, _, gradient = support.look(images, answers, 1 / task.query_count)
     assert gradient is not None
+    return images, gradient
+
+
+def query_sum(
+    learner: StagedLearner, images: Tensor, gradient: Tensor, chunk: int, exact: Tensor
+) -> LinearGradient:
+    """Back-propagate each query alone; the rest of the exact gradient is what no draw of queries touches."""
+    passage = ChunkedPass(chunk=chunk)
     learner.zero_grad()
-    alone = torch.stack(list(_image_gradients(learner, images, passage, gradient)))
-    rows = torch.cat([(exact - alone.sum(0))[None], alone])
+    rows = _filled(exact, _image_gradients(learner, images, passage, gradient), len(images))
+    rows[0] -= rows[1:].sum(0)
     sizes = gradient_sizes(gradient)
 
     def draw(settings: Lite, rng: np.random.Generator) -> UnitDraw:
@@ -223,6 +241,15 @@ def _image_gradients(
         features = passage.run(learner.backbone, image[None])
         torch.autograd.backward(features, by_features[None])
         yield _take_gradient(learner)
+
+
+def _filled(first: Tensor, others: Iterable[Tensor], count: int) -> Tensor:
+    """Rows of one matrix, filled as they come: a list of them and the matrix would need the memory twice."""
+    rows = first.new_empty(1 + count, len(first))
+    rows[0] = first
+    for row, other in zip(rows[1:], others, strict=True):
+        row.copy_(other)
+    return rows
 
 
 def _take_gradient(learner: StagedLearner) -> Tensor:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Final
 
-from learners.evaluate.scores import NORMAL_95
 from learners.study.gradients import QUERY_SAMPLERS, GradientErrors, StudiedSampler
+from learners.study.rounding import is_precision
 from pipeline.errors import UsageError
 
 LINEAR_BIAS: Final = 0.1  # bias up to which the plot's scale is linear
@@ -66,7 +67,7 @@ def _study_row(measured: TaskErrors, sampler: StudiedSampler, h: int) -> StudyRo
     baseline: StudiedSampler = "query-uniform" if sampler in QUERY_SAMPLERS else "uniform"
     errors, base = measured[sampler, h], measured.get((baseline, h))
     ratio = None
-    if base is not None and all(one.mse > 0 for one in base):
+    if base is not None and not is_precision(sampler) and all(one.mse > 0 for one in base):
         ratio = StudentInterval.of([e.mse / b.mse for e, b in zip(errors, base, strict=True)])
     return StudyRow(
         sampler=sampler,
@@ -85,9 +86,14 @@ def row_values(row: StudyRow) -> dict[str, Any]:
 
 
 def format_table(rows: Sequence[StudyRow]) -> str:
-    """The rows as a table for the terminal."""
+    """The rows as a table for the terminal; those of precisions, which are far apart, as another."""
     head = f"{'sampler':<14}{'|H|':>5}{'bias':>9}  {'95 %':<15}{'RMSE':>8}  {'95 %':<15}{'MSE / uniform':>15}"
-    return "\n".join([head, *map(_format_line, rows)])
+    lines = [head, *(_format_line(row) for row in rows if not is_precision(row.sampler))]
+    rounded = [f"{row.sampler:<14}{row.rmse.mean:>9.2g}  {max(row.rmse.low, 0):.2g}-{row.rmse.high:.2g}"
+               for row in rows if is_precision(row.sampler)]  # fmt: skip
+    if rounded:
+        lines += [f"{'precision':<14}{'error':>9}  95 %, against float64", *rounded]
+    return "\n".join(lines)
 
 
 def _format_line(row: StudyRow) -> str:
@@ -109,9 +115,9 @@ def plot_study(rows: Sequence[StudyRow], path: Path, title: str) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2)
     for panel, name in zip(panels, ("bias", "RMSE"), strict=True):
-        for sampler in dict.fromkeys(row.sampler for row in rows):
+        for sampler in dict.fromkeys(row.sampler for row in rows if not is_precision(row.sampler)):
             _plot_line(panel, [row for row in rows if row.sampler == sampler], name)
-        panel.set(xlabel="|H|", ylabel=f"{name} / length of the exact gradient")
+        panel.set(xlabel="|H|, or queries with gradient", ylabel=f"{name} / length of the exact gradient")
         panel.grid(visible=True, alpha=0.3)
     panels[0].set_yscale("symlog", linthresh=LINEAR_BIAS)  # the papers' bias is large, and 0 must show
     panels[1].set(yscale="log")
@@ -141,7 +147,7 @@ def clamped_root(value: float) -> float:
 
 def student_t(freedom: int) -> float:
     """Student's t of a 95 % interval, by its expansion: 1 % off at three tasks, a quarter at two."""
-    z = NORMAL_95
+    z = NormalDist().inv_cdf(0.975)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

@@ -14,9 +14,16 @@ import torch
 
 from learners.lite.engine import Lite
 from learners.study.__main__ import STUDIED_SAMPLERS, main
-from learners.study.gradients import GradientStudy, active_share, engine_gradient, lite_settings
+from learners.study.gradients import (
+    GradientStudy,
+    active_share,
+    effective_share,
+    engine_gradient,
+    lite_settings,
+)
 from learners.study.report import StudentInterval, student_t
 from pipeline.errors import PipelineError, SourceMissing, UsageError
+from tests.learners.scarce_memory import memory_for
 from tests.learners.tasks import error, protonets, simple_cnaps, task, whole
 
 WAY, SHOT, QUERY = 3, 6, 4
@@ -116,6 +123,27 @@ def test_the_sum_over_queries_and_the_engine_agree_draw_by_draw() -> None:
     for sampler in ("query-uniform", "query-neyman"):
         assert study.disagreement(sampler, 2) < 1e-5
         assert study.errors(sampler, 6, 2).mse < 1e-20
+
+
+def test_the_effective_share_of_queries_is_1_where_all_have_the_same_gradient() -> None:
+    assert effective_share(torch.ones(4)) == 1
+    assert effective_share(torch.tensor([0.0, 3.0, 0.0, 0.0])) == pytest.approx(0.25)
+    study = GradientStudy(protonets(), task((5, 2, 3), queries=6), 0, 0)
+    lengths = study.looked[1].norm(dim=1)
+    assert study.effective_queries == pytest.approx(float(lengths.sum() ** 2 / (6 * lengths.square().sum())))
+    assert 0 < study.effective_queries < 1
+
+
+def test_the_effective_share_of_queries_is_printed_and_kept(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--samplers", "none", "--query-h", 3, "--out")
+    assert main(command(built, *flags, tmp_path / "study.json")) == 0
+    shares = [
+        task["effective_queries"] for task in json.loads((tmp_path / "study.json").read_text())["tasks"]
+    ]
+    printed = f"{sum(shares) / len(shares):.3f} ("
+    assert printed in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_learner_with_a_set_encoder_goes_through_the_engine() -> None:
@@ -232,3 +260,11 @@ def test_impossible_flags_are_refused(built: Path, options: list[str], message: 
 def test_queries_are_one_batch() -> None:
     small_task = task((2, 2), queries=60)
     assert lite_settings("paper-lite", 2, small_task).chunk == 60
+
+
+def test_too_little_memory_is_a_sentence(built: Path) -> None:
+    cure = (
+        r"out of memory .*; a smaller --image-size, fewer queries \(--query\) or --device cpu need less of it"
+    )
+    with memory_for(0), pytest.raises(UsageError, match=cure):
+        main(command(built))
