@@ -2,7 +2,7 @@
 
 A step is `tasks_per_step` episodes: the loader streams each one, the learner computes the gradient of its loss,
 and the optimiser applies the mean. Everything random depends on the seed and the episode's number, so an
-interrupted run resumes bit for bit.
+interrupted run resumes bit for bit; on a GPU with `--deterministic`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import torch
 from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.methods.catalogue import LearnerInfo
-from learners.processes import ProcessGroup, ProcessLost, join_processes
+from learners.networks.arithmetic import network_arithmetic
+from learners.networks.chunk_sizes import ChunkSizes
+from learners.processes import ProcessGroup, ProcessLost, join_processes, out_of_memory_in_words
 from learners.runs import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
@@ -31,8 +33,8 @@ from learners.runs import (
     read_checkpoint,
     write_checkpoint,
 )
-from learners.training.announce import opening_lines, step_line
-from learners.training.chance import ChanceWatch
+from learners.training.announce import StepReports, opening_lines
+from learners.training.chunks import choose_chunks
 from learners.training.components import (
     describe_run_learner,
     initial_learner,
@@ -43,10 +45,13 @@ from learners.training.components import (
 from learners.training.config import TrainingConfig
 from learners.training.divergence import answers_finite, diverged
 from learners.training.flags import parse
-from learners.training.journal import RunJournal, draw_curve, memory_mb
+from learners.training.journal import RunJournal, draw_curve
+from learners.training.loss_scale import LossScale
 from learners.training.preset_choice import check_preset_data
 from learners.training.same_data import check_same_data, identify_data
 from learners.training.step import StepScores, TrainingStep
+from learners.training.step_meter import StepMeter
+from learners.training.step_profile import StepProfiler
 from learners.training.temperature import fit_temperature
 from learners.training.validate import better, validate, validation_names
 from pipeline.command import run_command
@@ -56,13 +61,19 @@ from pipeline.loader.episode import Episode
 from pipeline.process import note_stop_signals
 from pipeline.shardset import ShardSet
 
+SMALLER: Final = "a smaller --chunk, --precision bfloat16 or a smaller --image-size needs less"
 VALIDATION_SEED: Final = 1 << 32  # added to the seed, so that validation draws other episodes than training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate, save, and draw the curve."""
     config, resume = parse(argv)
-    with join_processes(config.device) as processes, note_stop_signals() as stop:
+    with (
+        join_processes(config.device) as processes,
+        note_stop_signals() as stop,
+        network_arithmetic(config.precision, processes.device, deterministic=config.deterministic),
+        out_of_memory_in_words(SMALLER),
+    ):
         run = TrainingRun.open(config, processes, resume=resume)
         with processes.hold(config.folder):
             run.begin(resume=resume)
@@ -90,6 +101,7 @@ class TrainingRun:
     optimizer: torch.optim.Optimizer
     data: dict[str, DataIdentity]
     """The datasets that it trains and validates on."""
+    loss_scale: LossScale
     tasks: int = 0
     """Episodes that the weights have seen."""
     best: dict[str, float] = field(default_factory=dict)
@@ -114,7 +126,7 @@ class TrainingRun:
         learner = initial_learner(config, processes.device, stored=stored)
         return cls(
             config, processes, shards, sampler, learner, describe_run_learner(learner, config, shards),
-            make_optimizer(config, learner), data,
+            make_optimizer(config, learner), data, LossScale(config.precision, processes.device),
         )  # fmt: skip
 
     def begin(self, *, resume: bool) -> None:
@@ -128,8 +140,9 @@ class TrainingRun:
                 f"{config.folder} holds a run already; --resume {config.folder} goes on with it, --out "
                 "begins another"
             )
+        self.config = config.with_chunks(choose_chunks(config, self.learner, self.processes))
         if config.fit_temperature:
-            fit_temperature(self.learner, self.shards, config, self.processes)
+            fit_temperature(self.learner, self.shards, self.config, self.processes)
         if self.processes.leads:
             config.save(config.folder)
 
@@ -138,39 +151,40 @@ class TrainingRun:
         config, processes = self.config, self.processes
         for line in opening_lines(config, self.learner, self.shards, self.sampler, processes.size):
             journal.say(line)
-        watch = ChanceWatch(frozen_random=config.frozen_random, judged=bool(self.tasks))
+        reports = StepReports(journal, config, resumed=bool(self.tasks))
+        profiled = config.profile if processes.leads else None
         if self.tasks:
             journal.say(f"resumed at episode {self.tasks:,}")
             self.validate_if_due(journal)
-        with open_loader(self.shards, self.sampler, config, processes, start=self.tasks) as loader:
+        with (
+            open_loader(self.shards, self.sampler, config, processes, start=self.tasks) as loader,
+            StepMeter(config, self.learner, loader, processes) as meter,
+            StepProfiler(config.folder, profiled, processes.device, journal.say) as profiler,
+        ):
             episodes = iter(loader)
             while self.tasks < config.tasks:
-                begin, before = time.perf_counter(), loader.stats
+                meter.begin()
                 done = self.tasks
-                loss, accuracy, chance = self.step(episodes)
+                scores = self.step(episodes)
                 done = self.tasks - done
-                spent, used = time.perf_counter() - begin, loader.stats - before
-                values = {
-                    "loss": loss, "accuracy": accuracy, "seconds": spent,
-                    "episodes_per_second": done / spent,
-                    "images_per_second": used.images * processes.size / spent,
-                    "waiting": used.waiting / spent, "memory_mb": memory_mb(processes.device),
-                }  # fmt: skip
-                journal.write("step", self.tasks, values)
-                journal.say(step_line(self.tasks, config.tasks, values))
-                if warning := watch.verdict(done, accuracy, chance):
-                    journal.say(warning)
+                values = meter.read(scores, done) | self.loss_scale.record() | profiler.mark
+                values |= {"chunk": self.config.chunks.graph, "forward_chunk": self.config.chunks.forward}
+                reports.add(self.tasks, done, scores, values, self.loss_scale.verdict())
+                profiler.step()
                 self.pause(journal, self.tasks - done, stopped=processes.any(bool(stop)))
 
     def step(self, episodes: Iterator[Episode]) -> StepScores:
         """Train on the next episodes; return their mean loss, accuracy, and accuracy of guessing."""
         count = self.config.step_size(self.tasks)
-        step = TrainingStep(self.config, self.processes, self.learner, self.optimizer)
+        step = TrainingStep(self.config, self.processes, self.learner, self.optimizer, self.loss_scale)
         scores, gradient = step.gather(self.noting(islice(episodes, count // self.processes.size)))
+        self.config = step.config.with_chunks(ChunkSizes(*self.processes.least(step.config.chunks)))
         if not scores.finite:
             numbers = f"{self.tasks:,} to {self.tasks + count - 1:,}"
             raise diverged(f"the loss of episodes {numbers} is {scores.loss}", self.saved)
         step.apply(gradient, self.tasks)
+        if self.loss_scale.exhausted:
+            raise diverged(f"the gradient from episode {self.tasks:,} on overflows float16", self.saved)
         self.tasks += count
         return scores
 
@@ -243,8 +257,11 @@ class TrainingRun:
             best=self.best,
             validated=self.validated,
             data=self.data,
+            chunks=self.config.chunks,
         )
         trees = {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if scale := self.loss_scale.state():
+            trees["loss_scale"] = scale
         write_checkpoint(path, state, trees)
 
     def way_on(self) -> str:
@@ -258,9 +275,13 @@ class TrainingRun:
         state, _, trees = read_checkpoint(path)
         checkpoint.load_module(self.learner, trees["learner"], path)
         checkpoint.load_optimizer(self.optimizer, trees.get("optimizer"), path)
+        self.loss_scale.restore(trees.get("loss_scale"), path)
         check_same_data(state.data, self.data, self.shards.root)
         self.tasks, self.best, self.validated = state.tasks, dict(state.best), state.validated
+        sizes = state.chunks or choose_chunks(self.config, self.learner, self.processes)
+        self.config = self.config.with_chunks(ChunkSizes(*sizes))
         self.saved = self.tasks
+        self.config.check_profile(self.tasks)
 
 
 if __name__ == "__main__":

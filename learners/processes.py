@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from pipeline.errors import RunInterrupted, UsageError, errors_about, first_line
 from pipeline.layout import HOST_NAME, lock_file, make_folder, remove_leftovers
 
 LOCK_FILE: Final = ".lock"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LARGEST_KEPT: Final = 1 << 30  # bytes of a block
+NEVER: Final = -1
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +48,7 @@ class ProcessGroup:
             flat = _flat(gradients)
             with _lost_in_words():
                 distributed.all_reduce(flat)
-            for gradient, total in zip(gradients, _split_like(flat, gradients), strict=True):
-                gradient.copy_(total)
+            torch._foreach_copy_(list(gradients), list(_split_like(flat, gradients)))
 
     def add_in_order(self, gradients: Sequence[Tensor], sums: Sequence[Tensor]) -> None:
         """Add the gradients of all ranks to `sums` in rank order.
@@ -59,8 +62,7 @@ class ProcessGroup:
             with _lost_in_words():
                 distributed.all_gather(parts, own)
         for part in parts:
-            for total, gradient in zip(sums, _split_like(part, sums), strict=True):
-                total.add_(gradient)
+            torch._foreach_add_(list(sums), list(_split_like(part, sums)))
 
     def gather(self, values: Tensor) -> Tensor:
         """Concatenate the values of all ranks, in rank order; lengths may differ."""
@@ -70,6 +72,11 @@ class ProcessGroup:
         with _lost_in_words():
             distributed.all_gather_object(gathered, values.tolist())
         return torch.tensor([value for part in gathered for value in part], dtype=values.dtype)
+
+    def least(self, values: Sequence[int]) -> list[int]:
+        """The least of each value over all processes."""
+        gathered = self.gather(torch.tensor(values)).view(-1, len(values))
+        return [int(value) for value in gathered.amin(0)]
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001
         """Whether the flag is set in any process."""
@@ -105,14 +112,31 @@ def join_processes(device: str) -> Iterator[ProcessGroup]:
     """Join the process group that torchrun started; a group of one without torchrun."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     own_device = choose_device(device)
+    if own_device.type == "cpu":
+        keep_freed_memory()
     if size == 1:
         yield ProcessGroup(0, 1, own_device)
         return
-    distributed.init_process_group("nccl" if own_device.type == "cuda" else "gloo")
+    gpu = (
+        own_device if own_device.type == "cuda" else None
+    )  # named, NCCL need not guess it at the first collective
+    distributed.init_process_group("nccl" if gpu else "gloo", device_id=gpu)
     try:
         yield ProcessGroup(rank, size, own_device)
     finally:
         distributed.destroy_process_group()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large blocks that are freed, for the rest of this process.
+
+    Blocks of more than 32 MB would go back to the system, which clears each page again when the next layer asks for
+    such a block: more than half of the time of conv4 at 84 pixels in chunks of 40 images (docs/log.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries have none
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
 def choose_device(text: str | torch.device) -> torch.device:
@@ -152,6 +176,15 @@ def _holder(folder: Path) -> str:
     with suppress(OSError):
         return (folder / LOCK_FILE).read_text(encoding="utf-8", errors="replace").strip() or "another process"
     return "another process"
+
+
+@contextmanager
+def out_of_memory_in_words(cure: str) -> Iterator[None]:
+    """Raise UsageError, which ends with the cure, where the device's memory does not suffice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UsageError(f"out of memory ({first_line(error)}); {cure}") from error
 
 
 @contextmanager

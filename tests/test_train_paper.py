@@ -89,7 +89,7 @@ def official_gradient(run: train.TrainingRun, count: int) -> tuple[Tensor, float
             asked = OfficialTask(
                 asked.support[support], asked.labels[support], asked.queries[query], asked.answers[query]
             )
-            loop = OfficialLoop(config.h, config.chunk // clip, config.penalty, config.tasks_per_step)
+            loop = OfficialLoop(config.h, config.chunks.graph // clip, config.penalty, config.tasks_per_step)
             back_propagate = loop.lite if config.sampler == "paper-lite" else loop.orbit
             losses.append(back_propagate(own, asked, generator(config.seed, episode.number, LITE_DRAW)))
     found = flat_gradient(run)

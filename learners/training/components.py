@@ -12,6 +12,7 @@ from learners.compiled import compile_networks
 from learners.learner import MetaLearner
 from learners.lite.engine import Lite
 from learners.methods.catalogue import NAMED_PIXELS, LearnerInfo, describe_learner, make_learner
+from learners.networks.arithmetic import autocast_dtype
 from learners.networks.backbones import RANDOM
 from learners.processes import ProcessGroup
 from learners.runs import training_datasets
@@ -61,7 +62,7 @@ def describe_run_learner(learner: MetaLearner, config: TrainingConfig, shards: S
 
 
 def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.Optimizer:
-    """Adam over the trainable parameters; the backbone has a group of its own."""
+    """Adam over the trainable parameters, in one kernel on a GPU; the backbone has a group of its own."""
     named = [(name, p) for name, p in learner.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for n, p in named if n.startswith("backbone.")],
@@ -72,6 +73,7 @@ def make_optimizer(config: TrainingConfig, learner: MetaLearner) -> torch.optim.
     return torch.optim.Adam(
         [group for group in groups if group["params"]], lr=config.lr, betas=(first, second),
         eps=config.adam_epsilon, weight_decay=config.weight_decay,
+        fused=all(p.is_cuda for _, p in named) or None,
     )  # fmt: skip
 
 
@@ -86,21 +88,16 @@ def lite_settings(config: TrainingConfig) -> Lite:
     """The settings of LITE's gradient."""
     settings = Lite(
         h=config.h, sampler=config.sampler, query_h=config.query_h or None, query_sampler=config.query_sampler,
-        chunk=config.chunk, precision=precision(config), penalty=config.penalty,
+        chunk=config.chunks.graph, forward_chunk=config.chunks.forward, precision=autocast_dtype(config.precision), penalty=config.penalty,
     )  # fmt: skip
     if settings.paper:  # a step divides by its tasks, and the papers' codes do not divide the penalty
         settings = replace(settings, penalty=config.penalty * config.tasks_per_step)
     return settings
 
 
-def precision(config: TrainingConfig) -> torch.dtype | None:
-    """The dtype of autocast; None for float32."""
-    return None if config.precision == "float32" else getattr(torch, config.precision)
-
-
 def passage(config: TrainingConfig) -> ChunkedPass:
     """The chunks and precision of passes without a gradient."""
-    return ChunkedPass(chunk=config.chunk, precision=precision(config))
+    return ChunkedPass(precision=autocast_dtype(config.precision)).resized(config.chunks)
 
 
 def open_loader(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,11 @@ from learners.lite.draws import QueryScheme
 from learners.lite.engine import PENALTY, SamplerName
 from learners.methods.catalogue import LEARNERS, TRAINABLE, WITH_TEMPERATURE
 from learners.methods.options import LearnerOptions
+from learners.networks.arithmetic import DETERMINISTIC_HELP, PRECISION_HELP, Precision
 from learners.networks.backbones import RANDOM
+from learners.networks.chunk_sizes import ChunkSizes
 from learners.runs import SETTINGS_FILE, read_settings
-from learners.task import Precision
+from learners.training.step_profile import WARM_UP_STEPS
 from pipeline.decoders.choose import DecoderName, resolved_decoder
 from pipeline.errors import UsageError
 from pipeline.layout import write_atomically
@@ -54,8 +56,12 @@ class TrainingConfig(LearnerOptions):
     sampler: SamplerName = setting("neyman", "how they are drawn, see learners/lite/engine.py")
     query_h: int = setting(0, "queries that carry gradient through the backbone; 0 is all of them")
     query_sampler: QueryScheme = setting("neyman", "how they are drawn, with --query-h")
-    chunk: int = setting(40, "images in memory with their graph at a time")
-    precision: Precision = setting("float32", "of the networks; the head has float32 always")
+    chunk: int | Literal["auto"] = setting(
+        "auto", "images in memory with their graph at a time; auto: on a GPU as many as fit, else 40"
+    )
+    forward_chunk: int = setting(0, "with a number of --chunk: images at a time without a graph (the same)")
+    chunk_memory: float = setting(0.0, "with --chunk auto: GB for passes (what a GPU has free)")
+    precision: Precision = setting("tf32", PRECISION_HELP)
     compile: bool = setting(False, "networks by torch.compile: minutes once, less per step")
     datasets: tuple[str, ...] = setting(
         (), "datasets to train on (all that have training classes)", metavar="NAME"
@@ -104,22 +110,29 @@ class TrainingConfig(LearnerOptions):
     decoder: DecoderName = setting("auto", "of JPEG; auto is turbo")
     threads: int = setting(0, "that decode; 0 as many as there are cores")
     ordered: bool = setting(False, "several GPUs: the same bits for any number of them, slower")
+    deterministic: bool = setting(False, DETERMINISTIC_HELP)
+    profile: int | None = setting(
+        None,
+        f"steps to record by torch.profiler, after {WARM_UP_STEPS} others: a table and a trace in the run's folder",
+        metavar="STEPS",
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
         _check_ranges(self)
+        _check_chunks(self)
         _check_rates(self)
         self.options.check_for(self.learner, LEARNERS[self.learner].options)
-        if self.precision == "float16":
-            raise UsageError(
-                "--precision float16 trains on gradients that underflow to zero (its smallest step is 6e-8, and "
-                "nothing here scales the loss); take bfloat16, or float32"
-            )
         if self.orbit and self.way:
             raise UsageError("--orbit has a way and shots of its own; leave --way out")
         if self.query_h and (self.sampler.startswith("paper") or self.learner == "maml"):
             raise UsageError(
                 "--query-h is for our gradient of learners with LITE; the papers' samplers and maml back-propagate all queries"
+            )
+        if self.precision == "float16" and self.learner == "maml":
+            raise UsageError(
+                "--precision float16 scales losses against underflow, and nothing scales those of maml's inner steps; take "
+                "tf32, float32 or bfloat16"
             )
         if self.compile and self.learner == "maml":
             raise UsageError("--compile is for learners with LITE; maml runs as it is")
@@ -131,11 +144,27 @@ class TrainingConfig(LearnerOptions):
             )
         if self.orbit_caps and not self.orbit:
             raise UsageError("--orbit-caps is for --orbit 2021 and 2022; leave it out")
+        self.check_profile(0)
 
     def step_size(self, tasks: int) -> int:
         """The episodes of the step after so many: fewer at the end of the run and of an epoch."""
         epoch = self.tasks_per_epoch or self.tasks
         return min(self.tasks_per_step, self.tasks - tasks, epoch - tasks % epoch)
+
+    def check_profile(self, tasks: int) -> None:
+        """Refuse to profile more steps than are left after so many episodes."""
+        if self.profile is None:
+            return
+        if self.profile < 1:
+            raise UsageError(f"--profile records at least one step, got {self.profile}")
+        done = tasks
+        for step in range(WARM_UP_STEPS + self.profile):
+            if done >= self.tasks:
+                raise UsageError(
+                    f"--profile {self.profile} records the steps after the first {WARM_UP_STEPS}, and there are {step} "
+                    f"from episode {tasks:,} to {self.tasks:,}; raise --tasks, or lower it"
+                )
+            done += self.step_size(done)
 
     def rate_factor(self, tasks: int) -> float:
         """The factor of the learning rates after so many episodes."""
@@ -148,6 +177,20 @@ class TrainingConfig(LearnerOptions):
                 )
             factor = float(match[2]) if tasks >= int(match[1]) else factor
         return math.ldexp(factor, -(tasks // self.lr_halve_every)) if self.lr_halve_every else factor
+
+    @property
+    def chunks(self) -> ChunkSizes:
+        """The images at a time; 40 for `auto`, until a run has chosen."""
+        if self.chunk == "auto":
+            return ChunkSizes()
+        return ChunkSizes(self.chunk, self.forward_chunk or self.chunk)
+
+    def with_chunks(self, sizes: ChunkSizes) -> TrainingConfig:
+        """The same settings with these chunks."""
+        if sizes == self.chunks and self.chunk != "auto":
+            return self
+        graph, forward = sizes
+        return replace(self, chunk=graph, forward_chunk=0 if forward == graph else forward, chunk_memory=0.0)
 
     @property
     def first_weights(self) -> str:
@@ -184,7 +227,8 @@ class TrainingConfig(LearnerOptions):
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, with the first weights and the decoder spelled out."""
-        values = {**asdict(self), "weights": self.first_weights, "decoder": resolved_decoder(self.decoder)}
+        settled = {"weights": self.first_weights, "decoder": resolved_decoder(self.decoder)}
+        values = {**asdict(self), **settled, "profile": None}  # a run that goes on is not profiled again
         write_atomically(folder / SETTINGS_FILE, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
@@ -199,7 +243,7 @@ def _check_ranges(config: TrainingConfig) -> None:
         value = getattr(config, f.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag_name(f.name)} is a finite number, got {value}")
-    positive = ("image_size", "chunk", "shot", "query", "max_way", "tasks", "tasks_per_step",
+    positive = ("image_size", "shot", "query", "max_way", "tasks", "tasks_per_step",
                 "validation_tasks", "save_every")  # fmt: skip
     for name in positive:
         if getattr(config, name) < 1:
@@ -216,6 +260,20 @@ def _check_ranges(config: TrainingConfig) -> None:
     ):
         if getattr(config, name) < 0:
             raise UsageError(f"{flag_name(name)} starts at 0, got {getattr(config, name)}")
+
+
+def _check_chunks(config: TrainingConfig) -> None:
+    if config.chunks.graph < 1 or min(config.forward_chunk, config.chunk_memory) < 0:
+        raise UsageError(
+            f"--chunk starts at 1, --forward-chunk and --chunk-memory at 0; got {config.chunk}, "
+            f"{config.forward_chunk} and {config.chunk_memory}"
+        )
+    if config.forward_chunk and (config.chunk == "auto" or config.sampler.startswith("paper")):
+        raise UsageError(
+            "--forward-chunk goes with a number of --chunk and our gradient; the papers' samplers have one size of batches"
+        )
+    if config.chunk_memory and config.chunk != "auto":
+        raise UsageError(f"--chunk-memory is for --chunk auto; leave it out, or --chunk {config.chunk}")
 
 
 def _check_rates(config: TrainingConfig) -> None:

@@ -33,5 +33,6 @@ def diverged(how: str, saved: int) -> IntegrityError:
         f"the last checkpoint has those after {saved:,} episodes" if saved else "there is no checkpoint yet"
     )
     return IntegrityError(
-        f"{how}: training diverged. Such weights are not saved, {kept}; try a lower --lr in another run"
+        f"{how}: training diverged. Such weights are not saved, {kept}; try a lower --lr in another run, or "
+        "in place of float16, whose numbers end at 65,504, another --precision"
     )

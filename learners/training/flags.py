@@ -56,7 +56,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[TrainingConfig, bool]:
 
 def _check_resumable(saved: TrainingConfig, changed: TrainingConfig) -> None:
     """Refuse changes that would make another learner of the run."""
-    movable = {"shards", "out", "tasks", "device", "decoder", "threads", "save_every", "ordered"}
+    movable = {
+        "shards", "out", "tasks", "device", "decoder", "threads", "save_every", "ordered", "deterministic", "profile",
+    }  # fmt: skip
     names = {f.name for f in fields(saved)} - movable
     differing = sorted(name for name in names if getattr(saved, name) != getattr(changed, name))
     if differing:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
-
-import torch
 
 from pipeline.errors import IntegrityError
 from pipeline.layout import LineWriter, write_atomically
@@ -117,13 +114,6 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
         return None
     fields: dict[str, Any] = record
     return fields
-
-
-def memory_mb(device: torch.device) -> float:
-    """The peak memory so far, in MB: the GPU's, or this process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def draw_curve(folder: Path) -> Path | None:

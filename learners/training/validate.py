@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from learners.evaluate.answers import answer_task
 from learners.evaluate.scores import frame_accuracy, mean_interval
 from learners.evaluate.task_set import DatasetTasks
 from learners.learner import MetaLearner
+from learners.networks.chunk_sizes import ChunkSizes, halving
 from learners.processes import ProcessGroup
 from learners.training.components import make_sampler, open_loader, passage
 from learners.training.config import TrainingConfig
@@ -52,7 +54,7 @@ def validate(
     seed: int,
 ) -> dict[str, ValidationScore]:
     """The score on each dataset that has the split."""
-    scores = {}
+    scores, sizes = {}, config.chunks
     limits = replace(
         config,
         max_way=config.validation_max_way or config.max_way,
@@ -65,11 +67,12 @@ def validate(
             by_video=bool(config.orbit),
         )  # fmt: skip
         count = len(range(processes.rank, config.validation_tasks, processes.size))
+        told = []
         with open_loader(shards, sampler, config, processes) as loader:
-            told = [
-                (accuracy(learner, episode, part, shards[name], config), 1 / episode.way)
-                for episode in islice(loader, count)
-            ]
+            for episode in islice(loader, count):
+                score = partial(accuracy, learner, episode, part, shards[name], config)
+                own, sizes = halving(score, sizes, fixed=learner.chunks_decide)
+                told.append((own, 1 / episode.way))
         pairs = processes.gather(torch.tensor(told, dtype=torch.float64).flatten()).view(-1, 2)
         scores[name] = ValidationScore.of(*pairs.T.tolist())
     return scores
@@ -87,13 +90,18 @@ def validation_names(shards: ShardSet, config: TrainingConfig, split: Split) -> 
 
 
 def accuracy(
-    learner: MetaLearner, episode: Episode, part: DatasetTasks, dataset: Dataset, config: TrainingConfig
+    learner: MetaLearner,
+    episode: Episode,
+    part: DatasetTasks,
+    dataset: Dataset,
+    config: TrainingConfig,
+    sizes: ChunkSizes,
 ) -> float:
-    """The accuracy on an episode's queries after adapting to its support set.
+    """The accuracy on an episode's queries after adapting to its support set, in chunks of these sizes.
 
     ORBIT: the mean over videos of their frame accuracy, by which the paper chooses weights.
     """
-    found = answer_task(learner, episode, part, dataset, passage(config))
+    found = answer_task(learner, episode, part, dataset, passage(config).resized(sizes))
     if not found.videos:
         return found.accuracy
     return math.fsum(map(frame_accuracy, found.videos)) / len(found.videos)

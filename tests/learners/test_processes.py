@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
 
-from learners.processes import LOCK_FILE, ProcessGroup
+from learners.processes import LOCK_FILE, ProcessGroup, join_processes
 from pipeline.errors import UsageError
 from pipeline.layout import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
+BLOCK = 16 << 20  # float32, 64 MB: more than glibc keeps by itself
+HUGE_PAGE = 1 << 21  # bytes, the most that a page fault brings
 ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
@@ -48,6 +53,49 @@ def test_a_folder_is_held_until_its_process_ends_however_it_ends(tmp_path: Path)
         assert [file.name for file in (tmp_path / "run").iterdir()] == [LOCK_FILE]
     with ALONE.hold(tmp_path / "run"):  # and again: it was let go
         pass
+
+
+def least_of_two(rank: int, port: int, results: Connection) -> None:
+    """One process of two that compare numbers."""
+    here = {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()})
+    with join_processes("cpu") as processes:
+        results.send(processes.least([40 + rank, 256 - rank]))
+
+
+def test_processes_agree_on_the_least_of_each_number() -> None:
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    children = [
+        context.Process(target=least_of_two, args=(rank, port, results), daemon=True)
+        for rank, (_, results) in enumerate(pipes)
+    ]
+    for child in children:
+        child.start()
+    for here, _ in pipes:
+        assert here.poll(120)
+        assert here.recv() == [40, 255]
+    for child in children:
+        child.join()
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other libraries keep memory by rules of their own"
+)
+def test_large_blocks_that_were_freed_are_used_again_without_new_pages() -> None:
+    def faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    with join_processes("cpu"):
+        for _ in range(10):  # an aligned block fits into a freed one that is a little larger
+            torch.ones(BLOCK)
+        before = faults()
+        for _ in range(5):
+            torch.ones(BLOCK)
+    assert faults() - before < 5 * 4 * BLOCK / HUGE_PAGE
 
 
 def test_a_file_system_without_locks_is_warned_of(

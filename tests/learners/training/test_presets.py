@@ -53,7 +53,7 @@ LITE_ROWS: dict[str, dict[str, Any]] = {
         "validation_max_way": 50, "validation_max_support": 500,
     },
     "augmentation": {"flip": False, "rotate": False},
-    "precision": {"precision": "float32"},
+    "precision": {"precision": "tf32"},  # torch's default for convolutions, on a GPU that has it
     "learner and network": {"learner": "simple_cnaps", "backbone": "efficientnet_b0", "weights": "pretrained"},
 }  # fmt: skip
 LITE_84_ROWS: dict[str, Any] = {
