@@ -187,7 +187,10 @@ def misfit(found: object, needed: Tensor) -> str:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, source: object) -> None:
-    """Set an optimiser's state; its tensors get the memory format of the parameters."""
+    """Set an optimiser's state; its tensors get the memory format of the parameters.
+
+    Whether one kernel updates all parameters is the device's affair and not the file's, which may be of another one.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         moments = {key: dict(value) for key, value in state["state"].items()}
@@ -197,7 +200,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Any, source: object)
                     entry[name] = torch.empty_like(parameters[number], dtype=value.dtype).copy_(
                         _same_shape(value, parameters[number])
                     )
-        optimizer.load_state_dict({**state, "state": moments})
+        rules = [{**group, "fused": optimizer.defaults["fused"]} for group in state["param_groups"]]
+        optimizer.load_state_dict({"state": moments, "param_groups": rules})
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         groups = [len(group["params"]) for group in optimizer.param_groups]
         raise IntegrityError(

@@ -26,6 +26,7 @@ def compile_networks(learner: MetaLearner) -> None:
     check_compiler(next(learner.parameters()).device)
     for network in learner.networks:
         network.forward = CompiledForward(network)
+        network.pads_chunks = True  # type: ignore[assignment]  # a flag that `learners.task.pads_chunks` reads
 
 
 def check_compiler(device: torch.device) -> None:

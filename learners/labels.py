@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError, first_few
+from pipeline.loader.uploads import upload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +53,9 @@ class Labels:
 
         A matrix product, because `index_add` adds in a different order each time on a GPU.
         """
-        values = torch.from_numpy(self.values).to(like.device)
-        chosen = values == torch.arange(self.way, device=like.device)[:, None]
-        counts = torch.from_numpy(self.counts).to(like.device)
-        return chosen.to(like.dtype) / counts[:, None]
+        chosen = torch.from_numpy(self.values == np.arange(self.way)[:, None])
+        (matrix,) = upload(chosen.to(like.dtype) / torch.from_numpy(self.counts)[:, None], device=like.device)
+        return matrix
 
 
 def per_clip(labels: torch.Tensor, clip: int) -> torch.Tensor:

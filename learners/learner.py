@@ -13,7 +13,8 @@ computes the same values and gradients where they do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from torch import Tensor, nn
 
 from learners.heads.base import Head, full_precision
 from learners.labels import Labels
+from learners.lite.chunk_choice import free_memory, largest_chunk, probe_task
 from learners.lite.engine import Lite, Outcome, backward
+from learners.lite.live_memory import PeakMemory, peak_memory
 from learners.networks import Backbone
+from learners.networks.chunk_sizes import ChunkSizes
 from learners.task import ChunkedPass, Classifier, Task, as_pixels, check_pairs, evaluating
 from pipeline.errors import UsageError
 
@@ -55,6 +59,7 @@ class MetaLearner(nn.Module):
         self.head = head
         self.encoder = encoder
         self.generator = generator
+        self._chunk_sizes: dict[object, ChunkSizes] = {}
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -88,6 +93,75 @@ class MetaLearner(nn.Module):
     ) -> Outcome:
         """Add `scale` times the gradient of a task's loss to `.grad` of the parameters."""
         raise UsageError(f"{type(self).__name__} is not trained on tasks")
+
+    @property
+    def chunks_decide(self) -> bool:
+        """Whether values depend on the chunks that images pass in, by more than rounding."""
+        return any(getattr(net, "mixes_images", False) for net in self.networks)
+
+    def chunk_sizes(
+        self,
+        image_size: int,
+        *,
+        precision: torch.dtype | None = None,
+        training: bool = False,
+        memory: float | None = None,
+    ) -> ChunkSizes:
+        """The chunks of `--chunk auto`, remembered for the image size; the first call on a GPU measures some passes.
+
+        training: chunks for `gradient`, else for `adapt` and its classifiers.
+        memory: bytes that passes may take; None is what a GPU has free, and no limit on a CPU.
+        """
+        device = next(self.parameters()).device
+        key = (image_size, precision, training, memory, device)
+        if key not in self._chunk_sizes:
+            sizes = ChunkSizes()
+            if not self.chunks_decide and (device.type == "cuda" or memory is not None):
+                found = self.measured_chunks(
+                    image_size,
+                    free_memory(device) if memory is None else memory,
+                    peak_memory(device),
+                    precision=precision,
+                    training=training,
+                )
+                sizes = found if device.type == "cuda" else ChunkSizes(*map(min, found, sizes))
+            self._chunk_sizes[key] = sizes
+        return self._chunk_sizes[key]
+
+    def measured_chunks(
+        self,
+        image_size: int,
+        memory: float,
+        peak: PeakMemory,
+        *,
+        precision: torch.dtype | None = None,
+        training: bool = False,
+    ) -> ChunkSizes:
+        """The largest chunks whose passes stay within so many bytes, by the measured peaks of a few images."""
+        task = probe_task(image_size, next(self.parameters()).device)
+        images = task.support
+
+        def passage(chunk: int) -> ChunkedPass:
+            return ChunkedPass(chunk=chunk, precision=precision)
+
+        def gradient(chunk: int) -> None:
+            settings = Lite(sampler="exact", chunk=chunk, precision=precision)
+            with _gradients_set_aside(self):
+                self.gradient(task, settings, np.random.default_rng(0))
+
+        def adapt(chunk: int) -> None:
+            self.adapt(images, task.labels, task.way, passage(chunk))
+
+        def forward(chunk: int) -> None:
+            classifier.embed(images, passage(chunk))
+            if self.encoder is not None:
+                passage(chunk).whole(self.encoder, images)
+
+        classifier = self.adapt(images, task.labels, task.way, passage(1))
+        without = largest_chunk(forward, memory, peak)
+        if not training and self.inner_steps is None:
+            return ChunkSizes(without, without)
+        return ChunkSizes(largest_chunk(gradient if training else adapt, memory, peak), without)
 
 
 class StagedLearner(MetaLearner):
@@ -134,6 +208,18 @@ class StagedLearner(MetaLearner):
         self, task: Task, settings: Lite, rng: np.random.Generator, *, scale: float = 1.0
     ) -> Outcome:
         return backward(self, task, settings, rng, scale=scale)
+
+
+@contextmanager
+def _gradients_set_aside(module: nn.Module) -> Iterator[None]:
+    """Let a computation begin without gradients, and restore those that there were."""
+    before = [(parameter, parameter.grad) for parameter in module.parameters()]
+    module.zero_grad()
+    try:
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
 
 
 def _in_random_order(images: Tensor, clip: int) -> Tensor:

@@ -49,6 +49,8 @@ class RunState:
     """Episodes at the last validation."""
     data: dict[str, DataIdentity] = field(default_factory=dict)
     """The datasets that the run trains and validates on; older checkpoints do not say."""
+    chunks: tuple[int, int] | None = None
+    """Images at a time with a graph and without one; older checkpoints do not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

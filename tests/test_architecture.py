@@ -33,6 +33,7 @@ DOORS = {  # library: the one module that may import it
     "fsspec": "pipeline/store/remote_index.py",
     "aiohttp": "pipeline/store/http_answers.py",
     "timm": "learners/networks/backbones.py",
+    "pynvml": "learners/training/nvml.py",
 }
 TORCH_ROOMS = {"decoders", "loader", "torch_datasets", "pixels"}  # of pipeline, that may import it
 HEAVY = ("torch", "nvidia", "tensorflow", "tensorflow_datasets", "ray", "av", "decord", "cv2")

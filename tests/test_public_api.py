@@ -33,11 +33,14 @@ def test_every_public_name_is_there_and_no_other() -> None:
         assert getattr(pipeline, name).__name__ in (name, f"pipeline.{name}")
     with pytest.raises(AttributeError, match="no attribute 'build_shard'"):
         _ = pipeline.build_shard  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'Learners'"):
+        _ = learners.Learners  # type: ignore[attr-defined]
 
 
-def test_importing_the_package_alone_loads_no_library() -> None:
+@pytest.mark.parametrize("package", ["pipeline", "learners"])
+def test_importing_the_package_alone_loads_no_library(package: str) -> None:
     program = (
-        "import sys, pipeline; print([m for m in ('numpy', 'pyarrow', 'PIL', 'torch') if m in sys.modules])"
+        f"import sys, {package}; print([m for m in ('numpy', 'pyarrow', 'PIL', 'torch') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, Final
 
 from learners.evaluate.evaluated_learner import EvaluatedLearner, load_evaluated
 from learners.evaluate.flags import EvaluationFlags, parse_flags
+from learners.evaluate.ledger import recorded_chunks
 from learners.evaluate.protocols import ProtocolOptions
 from learners.evaluate.records import EvaluationResult
 from learners.evaluate.run import EvaluationRun, EvaluationSettings, hash_weights
@@ -28,13 +28,17 @@ from learners.evaluate.summary import (
 )
 from learners.evaluate.task_set import TaskSet
 from learners.evaluate.terminal import print_evaluation
-from learners.processes import join_processes
+from learners.learner import MetaLearner
+from learners.networks.arithmetic import Precision, autocast_dtype, known_precision, network_arithmetic
+from learners.networks.chunk_sizes import ChunkSizes
+from learners.processes import ProcessGroup, join_processes, out_of_memory_in_words
 from learners.task import ChunkedPass
 from pipeline.command import run_command
 from pipeline.decoders.choose import resolved_decoder
 from pipeline.errors import UsageError
 from pipeline.shardset import ShardSet
 
+SMALLER_EVALUATION: Final = "a smaller --chunk, --precision bfloat16 or a smaller --image-size needs less"
 log = logging.getLogger(__name__)
 
 
@@ -46,8 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     learner = load_evaluated(flags, protocol.seed)
     settings = _evaluation_settings(flags, learner)
     _check_size(shards, task_set, settings.image_size)
-    with join_processes(flags.device) as processes:
+    with (
+        join_processes(flags.device) as processes,
+        network_arithmetic(flags.precision, processes.device, deterministic=flags.deterministic),
+        out_of_memory_in_words(SMALLER_EVALUATION),
+    ):
         net = learner.net.to(processes.device)
+        out = Path(flags.out or f"results/{learner.name}-{protocol.label}")
+        sizes = _chunk_sizes(flags, net, settings, processes, out)
+        settings = replace(settings, passage=settings.passage.resized(sizes))
         notes = (*learner.notes(task_set, shards, settings), *task_set.notes)
         if processes.leads:
             for note in notes:
@@ -55,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = EvaluationRun(
             learner=net, task_set=task_set, shards=shards, settings=settings, processes=processes
         )
-        out = Path(flags.out or f"results/{learner.name}-{protocol.label}")
-        tasks = run.answers(out, _resume_settings(run, protocol, learner))
+        tasks = run.answers(out, _resume_settings(run, protocol, learner, flags.precision))
         if not processes.leads:
             return 0
+    notes = (*notes, *(f"out of memory: from some task on in {halved}" for halved in run.halvings))
     scores, macs = (score_tasks(task_set, tasks), task_macs(net, settings.image_size, task_set, tasks))
     result = EvaluationResult(
         name=learner.name, protocol=protocol.name,
@@ -75,12 +86,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluation_settings(flags: EvaluationFlags, learner: EvaluatedLearner) -> EvaluationSettings:
-    precision = None if flags.precision == "float32" else getattr(torch, flags.precision)
     return EvaluationSettings(
         image_size=flags.image_size or learner.info.image_size,
-        passage=ChunkedPass(chunk=flags.chunk, precision=precision),
+        passage=ChunkedPass(precision=autocast_dtype(flags.precision)),
         decoder=flags.decoder, threads=flags.threads, share=flags.share,
     )  # fmt: skip
+
+
+def _chunk_sizes(
+    flags: EvaluationFlags,
+    net: MetaLearner,
+    settings: EvaluationSettings,
+    processes: ProcessGroup,
+    folder: Path,
+) -> ChunkSizes:
+    """The chunks that the flags name; with `auto` those that the evaluation began with, or the largest that fit."""
+    if flags.chunk != "auto":
+        return ChunkSizes(flags.chunk, flags.chunk)
+    sizes = recorded_chunks(folder) or net.chunk_sizes(
+        settings.image_size, precision=settings.passage.precision, memory=flags.chunk_memory * 1e9 or None
+    )
+    return ChunkSizes(*processes.least(sizes))
 
 
 def _check_size(shards: ShardSet, task_set: TaskSet, size: int) -> None:
@@ -95,21 +121,23 @@ def _check_size(shards: ShardSet, task_set: TaskSet, size: int) -> None:
 
 
 def _resume_settings(
-    run: EvaluationRun, protocol: ProtocolOptions, learner: EvaluatedLearner
+    run: EvaluationRun, protocol: ProtocolOptions, learner: EvaluatedLearner, precision: Precision
 ) -> dict[str, Any]:
     """What must be the same when an evaluation goes on; the number of tasks may change.
 
     Options of the learner are there where they differ from the defaults; older folders have none.
     """
-    settings = run.settings
+    computed = autocast_dtype(precision) or known_precision(precision, run.processes.device)
+    settings, sizes = run.settings, run.settings.passage.sizes
     options = {name: value for name, value in protocol.described().items() if name != "tasks"}
     manifests = {own.dataset: run.shards[own.dataset].manifest for own in run.task_set.datasets}
     return {
         "protocol": protocol.name, **options, "learner": learner.info.learner,
         "backbone": learner.info.backbone, "weights": hash_weights(run.learner),
         **learner.info.options.differing(),
-        "image_size": settings.image_size, "chunk": settings.passage.chunk,
-        "precision": str(settings.passage.precision or "float32"), "decoder": resolved_decoder(settings.decoder),
+        "image_size": settings.image_size, "chunk": sizes.graph,
+        **({"forward_chunk": sizes.forward} if sizes.forward != sizes.graph else {}),
+        "precision": str(computed), "decoder": resolved_decoder(settings.decoder),
         "share": settings.share,
         "shards": {name: {"plan": manifest.plan_hash, "samples": manifest.samples}
                    for name, manifest in manifests.items()},

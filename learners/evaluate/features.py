@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from learners.evaluate.task_set import DatasetTasks
 from learners.heads.base import full_precision
 from learners.labels import Labels
 from learners.learner import StagedLearner
+from learners.networks.chunk_sizes import ChunkSizes, halving
 from learners.task import ChunkedPass, Classifier, evaluating
 from pipeline.episodes import EpisodePlan, Side
 from pipeline.index import Dataset
@@ -83,8 +85,9 @@ def shared_blocks(
     rows = np.flatnonzero(of_all)
     if len(rows) * MIN_SHOWINGS > shown or len(rows) * learner.backbone.dim * FLOAT_BYTES > MAX_FEATURE_BYTES:
         return None
-    blocks = np.unique(np.flatnonzero(of_wanted[rows]) // passage.chunk)
-    return BlockSampler(dataset, rows, passage.chunk, blocks)
+    size = passage.sizes.forward
+    blocks = np.unique(np.flatnonzero(of_wanted[rows]) // size)
+    return BlockSampler(dataset, rows, size, blocks)
 
 
 class FeatureTable:
@@ -104,10 +107,14 @@ class FeatureTable:
             images = episode.support.images
             begin = device_seconds(images.device)
             with evaluating(learner):
-                features.append(passage.whole(learner.backbone, images, ()))
+                own, sizes = halving(partial(_block_features, learner, images, passage), passage.sizes)
+            passage = passage.resized(sizes)
+            features.append(own)
             seconds.append((device_seconds(images.device) - begin) / len(rows))
             self._positions[rows] = done + np.arange(len(rows))
             done += len(rows)
+        self.sizes = passage.sizes
+        """The images that passed at a time in the end."""
         self._features = torch.cat(features)
         self._seconds = float(np.median(seconds))
 
@@ -129,3 +136,10 @@ class FeatureTable:
     def query_features(self, plan: EpisodePlan) -> list[tuple[Tensor, Tensor]]:
         """A task's query features, as `answer_queries` takes them."""
         return [(torch.arange(len(plan.query)), self.features(plan.query.rows))]
+
+
+def _block_features(
+    learner: StagedLearner, images: Tensor, passage: ChunkedPass, sizes: ChunkSizes
+) -> Tensor:
+    """The features of a block's images, in chunks of these sizes."""
+    return passage.resized(sizes).whole(learner.backbone, images, ())

@@ -6,12 +6,12 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from learners.evaluate.protocols import PROTOCOLS, ProtocolOptions
 from learners.methods.catalogue import LEARNERS
 from learners.methods.options import OPTION_NAMES, LearnerOptions
-from learners.task import DEFAULT_CHUNK, Precision
+from learners.networks.arithmetic import DETERMINISTIC_HELP, PRECISION_HELP, Precision
 from pipeline.command import command_parser
 from pipeline.decoders.choose import DecoderName
 from pipeline.errors import UsageError, check_choice
@@ -51,19 +51,27 @@ class EvaluationFlags(LearnerOptions):
     out: str = setting("", "where answers and figures go (results/NAME-PROTOCOL)", metavar="DIR")
     json: bool = setting(False, "print the figures as JSON")
     device: str = setting("auto", "cpu, cuda, or auto", metavar="DEVICE")
-    chunk: int = setting(DEFAULT_CHUNK, "images in memory at a time")
-    precision: Precision = setting("float32", "of the networks")
+    chunk: int | Literal["auto"] = setting(
+        "auto", "images in memory at a time; auto: on a GPU as many as fit, else 40"
+    )
+    chunk_memory: float = setting(0.0, "with --chunk auto: GB for passes (what a GPU has free)", metavar="GB")
+    precision: Precision = setting("tf32", PRECISION_HELP)
+    deterministic: bool = setting(False, DETERMINISTIC_HELP)
     decoder: DecoderName = setting("auto", "of JPEG")
     threads: int | None = setting(None, "that decode (one for each core)", metavar="N")
     share: bool = setting(True, "pass an image once for all tasks where that is exact")
 
     def __post_init__(self) -> None:
         check_choice(self.protocol, tuple(PROTOCOLS), "--protocol")
+        if self.chunk_memory < 0 or (self.chunk_memory and self.chunk != "auto"):
+            raise UsageError(
+                f"--chunk-memory is GB for --chunk auto, got {self.chunk_memory} with --chunk {self.chunk}"
+            )
 
 
 LEARNER_FLAGS: Final = ("checkpoint", "learner", "backbone", "weights", "image_size", "name")
 RUN_FLAGS: Final = (
-    "out", "json", "device", "chunk", "precision", "decoder", "threads", "share",
+    "out", "json", "device", "chunk", "chunk_memory", "precision", "deterministic", "decoder", "threads", "share",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from learners.evaluate.records import TaskAnswers
 from learners.evaluate.task_set import TaskKey
+from learners.networks.chunk_sizes import ChunkSizes
 from pipeline.errors import UsageError, errors_about
 from pipeline.layout import LineWriter, write_atomically
 from pipeline.settings import parse_json, read_json, typed
@@ -67,6 +68,17 @@ class TaskLedger:
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("tasks-*.jsonl"))
+
+
+def recorded_chunks(folder: Path) -> ChunkSizes | None:
+    """The chunks of an evaluation that was begun in a folder; None if none was."""
+    path = folder / SETTINGS_JSON
+    if not path.exists():
+        return None
+    cure = "choose another folder with --out"
+    settings = typed(read_json(path, cure=cure), dict[str, Any], f"{path} is damaged, {cure}")
+    graph = typed(settings.get("chunk"), int, f"{path}: chunk")
+    return ChunkSizes(graph, typed(settings.get("forward_chunk", graph), int, f"{path}: forward_chunk"))
 
 
 def begin_or_resume(folder: Path, settings: Mapping[str, Any], *, leads: bool) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from learners.evaluate.ledger import TaskLedger, begin_or_resume
 from learners.evaluate.records import TaskAnswers
 from learners.evaluate.task_set import DatasetTasks, TaskKey, TaskSet
 from learners.learner import MetaLearner, StagedLearner
+from learners.networks.chunk_sizes import ChunkSizes, halving
 from learners.processes import ProcessGroup
 from learners.task import ChunkedPass
 from pipeline.command import ProgressBar
 from pipeline.decoders.choose import DecoderName
 from pipeline.episodes import EpisodePlan, Sampler
+from pipeline.loader.episode import Episode
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
 
@@ -69,6 +72,18 @@ class EvaluationRun:
     shards: ShardSet
     settings: EvaluationSettings
     processes: ProcessGroup
+    halvings: list[ChunkSizes] = field(default_factory=list)
+    """The sizes of chunks after each time that memory ran out."""
+
+    @property
+    def sizes(self) -> ChunkSizes:
+        """The images that pass at a time now."""
+        return self.halvings[-1] if self.halvings else self.settings.passage.sizes
+
+    def note_sizes(self, sizes: ChunkSizes) -> None:
+        """Go on in chunks of these sizes."""
+        if sizes != self.sizes:
+            self.halvings.append(sizes)
 
     def answers(self, folder: Path, resume_settings: Mapping[str, Any]) -> list[TaskAnswers]:
         """Answer this process's tasks that are left; the leading process returns all tasks, in order."""
@@ -114,14 +129,23 @@ class EvaluationRun:
         self, tasks: DatasetTasks, numbers: Sequence[int], *, warm: bool
     ) -> Iterator[TaskAnswers]:
         """Answer tasks one by one, each from images of its own."""
-        dataset, passage = self.shards[tasks.dataset], self.settings.passage
         with self._open_loader(tasks, SamplerSubset(tasks.sampler, numbers)) as loader:
             for episode in loader:
-                if not warm:  # the first pass of all takes longer and would spoil the seconds
-                    clips = replace(passage, clip=episode.plan.clip)
-                    timed_adapt(self.learner, episode.support.images, episode.support.labels, clips)
-                    warm = True
-                yield answer_task(self.learner, episode, tasks, dataset, passage)
+                answer = partial(self._answer_episode, tasks, episode, warm=warm)
+                answers, sizes = halving(answer, self.sizes, fixed=self.learner.chunks_decide)
+                self.note_sizes(sizes)
+                yield answers
+                warm = True
+
+    def _answer_episode(
+        self, tasks: DatasetTasks, episode: Episode, sizes: ChunkSizes, *, warm: bool
+    ) -> TaskAnswers:
+        """Answer a task in chunks of these sizes."""
+        passage = self.settings.passage.resized(sizes)
+        if not warm:  # the first pass of all takes longer and would spoil the seconds
+            clips = replace(passage, clip=episode.plan.clip)
+            timed_adapt(self.learner, episode.support.images, episode.support.labels, clips)
+        return answer_task(self.learner, episode, tasks, self.shards[tasks.dataset], passage)
 
     def _answer_shared(
         self, learner: StagedLearner, tasks: DatasetTasks, numbers: Sequence[int], blocks: BlockSampler
@@ -129,7 +153,8 @@ class EvaluationRun:
         """Answer tasks from features that they share."""
         dataset = self.shards[tasks.dataset]
         with self._open_loader(tasks, blocks) as loader:
-            table = FeatureTable(learner, blocks, loader, self.settings.passage)
+            table = FeatureTable(learner, blocks, loader, self.settings.passage.resized(self.sizes))
+        self.note_sizes(table.sizes)
         for number in numbers:
             plan = tasks.sampler[number]
             classifier, seconds = table.adapt(plan)

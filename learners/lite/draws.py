@@ -40,7 +40,7 @@ def draw_support(
     total = len(labels)
     if scheme == "none" or (h == 0 and scheme != "exact"):
         return UnitDraw(np.empty(0, np.int64), np.empty(0))
-    if scheme == "exact" or h >= total:
+    if takes_all(scheme, h, total):
         return UnitDraw(np.arange(total), np.ones(total))
     if scheme == "uniform":
         units = rng.choice(total, h, replace=False, shuffle=False)
@@ -51,6 +51,11 @@ def draw_support(
         return _draw_systematically(labels, h, rng, usable)
     means = np.bincount(labels.values, usable, labels.way) / labels.counts
     return _from_classes(labels, allocate(labels.counts, means, h), rng, known)
+
+
+def takes_all(scheme: Scheme, h: int, total: int) -> bool:
+    """Whether every unit is drawn, so that the draw is known beforehand."""
+    return scheme == "exact" or (scheme != "none" and h >= total)
 
 
 def draw_queries(

@@ -1,7 +1,7 @@
 """LITE: the gradient of a task whose support set does not fit in memory.
 
 A loss depends on the support set through stages (see `learners.learner`). The engine computes each stage's
-value for every support image, chunk by chunk, without a graph. Queries are then back-propagated, batch by
+value for every support image, chunk by chunk as images arrive, without a graph. Queries are then back-propagated, batch by
 batch, down to those values. Last, each stage is recomputed with a graph, for all support images or for a few
 drawn ones with weights, and the gradients that the queries left are back-propagated through it. So values are
 always exact, memory is that of one chunk, and the draws (`learners.lite.draws`) decide how exact the gradient is.
@@ -22,12 +22,15 @@ import torch
 from torch import Tensor
 
 from learners.labels import Labels
-from learners.lite.draws import QueryScheme, Scheme, UnitDraw, balanced, draw_queries, draw_support
+from learners.lite.draws import QueryScheme, Scheme, UnitDraw, balanced, draw_queries, draw_support, takes_all
 from learners.lite.paper import PaperLoop
 from learners.lite.queries import QueryTally, look_at_queries, query_chunks
 from learners.lite.stages import Stage, StageNetworks, SupportStages, gradient_sizes
-from learners.task import DEFAULT_CHUNK, ChunkedPass, Task
+from learners.lite.transfers import HostTransfers
+from learners.networks.chunk_sizes import DEFAULT_CHUNK
+from learners.task import ChunkedPass, Task
 from pipeline.errors import UsageError, check_choice
+from pipeline.loader.uploads import upload
 
 SamplerName: TypeAlias = Literal[
     "exact", "neyman", "stratified", "uniform", "none", "subsample", "paper-lite", "paper-orbit"
@@ -74,6 +77,8 @@ class Lite:
     """How they are drawn, where there are fewer than all."""
     chunk: int = DEFAULT_CHUNK
     """Images in memory with their graph at a time; in the papers' loops a batch, and H besides."""
+    forward_chunk: int | None = None
+    """Images at a time in passes without a graph; None: as many as `chunk`."""
     precision: torch.dtype | None = None
     """The autocast dtype of encoder and backbone; generator and head always use float32."""
     penalty: float = PENALTY
@@ -83,6 +88,10 @@ class Lite:
         check_choice(self.sampler, get_args(SamplerName), "the sampler")
         if self.h < 0 or self.chunk < 1:
             raise UsageError(f"h starts at 0 and chunk at 1, got h={self.h} and chunk={self.chunk}")
+        if self.paper and self.forward_chunk not in (None, self.chunk):
+            raise UsageError(
+                f"the papers' loops have one size of batches; leave out forward_chunk={self.forward_chunk}"
+            )
         if self.encoder_sampler is not None:
             check_choice(self.encoder_sampler, get_args(Scheme), "the encoder's sampler")
             if self.sampler not in get_args(Scheme):
@@ -108,6 +117,12 @@ class Lite:
             return False
         return not {self.scheme("backbone"), self.scheme("encoder")} <= {"exact", "none"}
 
+    def passage(self, clip: int) -> ChunkedPass:
+        """How the images of a task pass through networks."""
+        return ChunkedPass(
+            clip=clip, chunk=self.chunk, forward_chunk=self.forward_chunk, precision=self.precision
+        )
+
     def scheme(self, stage: Stage) -> Scheme:
         """The scheme of a stage: backbone or encoder."""
         backbone, encoder = SCHEMES[self.sampler]
@@ -119,12 +134,14 @@ class Outcome:
     """The loss and accuracy of a task's queries."""
 
     loss: Tensor
-    """The mean over queries, without the penalty; on the learner's device, like `correct`."""
+    """The mean over queries, without the penalty; on the host, like `correct`."""
     correct: Tensor
     """The number of queries classified correctly."""
     queries: int
     h: dict[Stage, int]
     """The number of support units back-propagated through each stage that learns."""
+    waited: float = 0.0
+    """Seconds in which the host waited for the device to have computed what it then fetched."""
 
 
 @torch.enable_grad()
@@ -136,7 +153,7 @@ def backward(
     The loss is the mean over all queries plus the penalty, but in the papers' loops. Draws depend on `rng` alone:
     make it from the seed and the episode's number. If this raises, `.grad` holds an incomplete gradient.
     """
-    passage = ChunkedPass(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
+    passage = settings.passage(task.clip)
     images, labels = task.images, Labels.checked(task.labels, task.way, task.clip)
     if settings.paper:
         orbit = settings.sampler == "paper-orbit"
@@ -144,34 +161,43 @@ def backward(
         return _outcome(loop.run(settings.h, settings.penalty, rng, scale), loop.used)
     if settings.sampler == "subsample":
         images, labels = _support_subset(task, labels, balanced(labels, settings.h, rng))
-    support = SupportStages(learner, images, labels, passage)
-    draws = _StageDraws(settings, labels, rng)
+    keep = _passed_once(settings, len(labels), task.query_count // task.clip, passage)
+    support = SupportStages(learner, images, labels, passage, keep=keep)
     tally = QueryTally(task, support.device)
+    draws = _StageDraws(settings, labels, rng, tally.transfers)
     share = scale * task.clip / task.query_count
-    chunks = query_chunks(task, passage)
     if settings.query_h is None or settings.query_h * task.clip >= task.query_count:
-        for batch, answers in chunks:
-            tally.add(answers, *support.query(batch, tally.usable(answers), share))
-        tally.check()
+        for batch, answers in query_chunks(task, passage.units, tally):
+            tally.add(*support.query(batch, answers, share))
     else:
+        chunks = query_chunks(task, passage.forward_units, tally)
         looked = look_at_queries(support, chunks, tally, share)
-        tally.check()
         if looked is not None:
             images, gradient = looked
-            chosen = draw_queries(settings.query_sampler, settings.query_h, rng, gradient_sizes(gradient))
+            sizes = gradient_sizes(gradient, tally.transfers.fetch)
+            chosen = draw_queries(settings.query_sampler, settings.query_h, rng, sizes)
             support.replay_queries(images, chosen, gradient)
     support.descend(draws)
     _penalise(learner, settings.penalty * scale)
     return _outcome(tally, support.used)
 
 
+def _passed_once(settings: Lite, units: int, queries: int, passage: ChunkedPass) -> list[Stage]:
+    """The stages that all units pass once, with a graph: all are in H, and no more than a chunk with the queries."""
+    stages = [stage for stage in get_args(Stage) if takes_all(settings.scheme(stage), settings.h, units)]
+    return stages if len(stages) * units + queries <= passage.units else []
+
+
 class _StageDraws:
     """The draws of one task: which support units carry gradient through each stage."""
 
-    def __init__(self, settings: Lite, labels: Labels, rng: np.random.Generator) -> None:
+    def __init__(
+        self, settings: Lite, labels: Labels, rng: np.random.Generator, transfers: HostTransfers
+    ) -> None:
         self._settings = settings
         self._labels = labels
         self._rng = rng
+        self._transfers = transfers
         few = 0 < settings.h < min(ENOUGH_PER_CLASS * labels.way, len(labels))
         if few and settings.samples:
             warnings.warn(FEW_IN_H.format(h=settings.h), stacklevel=4)
@@ -179,19 +205,20 @@ class _StageDraws:
     def __call__(self, stage: Stage, gradient: Tensor) -> UnitDraw:
         scheme, sizes = self._settings.scheme(stage), None
         if scheme == "neyman":
-            sizes = gradient_sizes(gradient)
+            sizes = gradient_sizes(gradient, self._transfers.fetch)
         return draw_support(scheme, self._labels, self._settings.h, self._rng, sizes)
 
 
 def _outcome(tally: QueryTally, used: dict[Stage, int]) -> Outcome:
-    return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, used)
+    return Outcome(*tally.finish(), tally.seen, used, tally.transfers.seconds)
 
 
 def _support_subset(task: Task, labels: Labels, units: np.ndarray) -> tuple[Tensor, Labels]:
     """The support set reduced to the given units."""
     rows = (units[:, None] * task.clip + np.arange(task.clip)).ravel()
-    images = task.images[torch.from_numpy(rows).to(task.images.device)]
-    return images, Labels(labels.values[units], labels.way)
+    images = task.support
+    (chosen,) = upload(torch.from_numpy(rows), device=images.device)
+    return images[chosen], Labels(labels.values[units], labels.way)
 
 
 def _penalise(learner: StageNetworks, weight: float) -> None:

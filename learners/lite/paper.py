@@ -36,7 +36,8 @@ from learners.labels import Labels
 from learners.lite.draws import unweighted
 from learners.lite.queries import QueryTally, chunk_sizes, query_chunks
 from learners.lite.stages import Stage, StageNetworks, learns
-from learners.task import ChunkedPass, Task
+from learners.task import ChunkedPass, Task, split_images
+from pipeline.loader.uploads import upload
 
 
 class PaperLoop:
@@ -61,21 +62,21 @@ class PaperLoop:
             self._fill_caches()
         weight = len(self._labels) / h if self._orbit else 1.0
         tally = QueryTally(self._task, self._device)
-        for images, answers in query_chunks(self._task, self._passage, join_single=not self._orbit):
+        for images, answers in query_chunks(
+            self._task, self._passage.units, tally, join_single=not self._orbit
+        ):
             units = unweighted(self._labels, h, rng).units
             if self._orbit:
                 units = units[rng.permutation(len(units))]  # the order decides which of H pass together
-            logits = self._logits(images, torch.from_numpy(units))
-            wanted = tally.usable(answers)
-            loss = functional.cross_entropy(logits, wanted)
+            logits = self._logits(images, *upload(torch.from_numpy(units), device=self._device))
+            loss = functional.cross_entropy(logits, answers)
             total = scale * weight * loss
             if (regulariser := self._learner.penalty()) is not None:
                 total = total + scale * penalty * regulariser
             if total.requires_grad:
                 with full_precision(self._device):  # the head's backward pass needs it
                     torch.autograd.backward(total)
-            tally.add(answers, loss.detach() * len(answers), (logits.argmax(1) == wanted).sum())
-        tally.check()
+            tally.add(loss.detach() * len(answers), (logits.argmax(1) == answers).sum())
         return tally
 
     def _logits(self, queries: Tensor, h: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class PaperLoop:
         if not self._orbit:
             passage = replace(passage, chunk=len(h) * passage.clip)
         parts = [passage.run(network, images, *arguments) for images in passage.parts(self._task.images, h)]
-        return self._caches[stage].index_copy(0, h.to(self._device), torch.cat(parts))
+        return self._caches[stage].index_copy(0, h, torch.cat(parts))
 
     @torch.no_grad()
     def _fill_caches(self) -> None:
@@ -121,7 +122,7 @@ class PaperLoop:
     @torch.no_grad()
     def _without_graph(self, network: nn.Module, *arguments: object) -> Tensor:
         sizes = chunk_sizes(len(self._labels), self._passage.units, join_single=not self._orbit)
-        batches = torch.split(self._task.images, [size * self._passage.clip for size in sizes])
+        batches = split_images(self._task.images, [size * self._passage.clip for size in sizes])
         return torch.cat([self._passage.run(network, images, *arguments) for images in batches])
 
 
@@ -130,12 +131,12 @@ def shuffle_task(task: Task, rng: np.random.Generator) -> Task:
 
     The papers' codes do this before they batch them.
     """
-    images, labels = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
+    images, labels = task.joined_queries()
     support = _shuffled_rows(len(task.labels), task.clip, rng)
     query = _shuffled_rows(len(labels), task.clip, rng)
     return replace(
         task,
-        images=_taken(task.images, support),
+        images=_taken(task.support, support),
         labels=_taken(task.labels, support),
         queries=[(_taken(images, query), _taken(labels, query))],
     )

@@ -53,6 +53,10 @@ class FineTuner(MetaLearner):
         self.descent = descent or SupportDescent(FINETUNER_STEPS)
         self.inner_steps = self.descent.steps
 
+    @property
+    def chunks_decide(self) -> bool:
+        return super().chunks_decide or self.descent.weighting == "paper"
+
     def fit(self, images: Tensor, labels: Labels, passage: ChunkedPass) -> Classifier:
         """Train the head, and FiLM if set, on the support set."""
         state, answers = new_linear_state(self.backbone, labels)

@@ -25,7 +25,7 @@ from learners.lite.engine import Lite, Outcome
 from learners.lite.queries import QueryTally, query_chunks
 from learners.methods.descent import SupportDescent, SupportLoss, descended_classifier, new_linear_state
 from learners.networks import Backbone
-from learners.task import ChunkedPass, Classifier, Task
+from learners.task import ChunkedPass, Classifier, Images, Task
 from pipeline.errors import UsageError
 
 MAML_STEPS: Final = 15
@@ -64,6 +64,10 @@ class MAML(MetaLearner):
         self.rates = rates or InnerRates()
         self.clamp = clamp
 
+    @property
+    def chunks_decide(self) -> bool:
+        return super().chunks_decide or self.descent.weighting == "paper" or self.clamp is not None
+
     @torch.enable_grad()
     def gradient(
         self,
@@ -77,21 +81,19 @@ class MAML(MetaLearner):
 
         The parameters have their values back when this returns or raises.
         """
-        passage = ChunkedPass(clip=task.clip, chunk=settings.chunk, precision=settings.precision)
+        passage = settings.passage(task.clip)
         labels = Labels.checked(task.labels, task.way, task.clip)
         with self._restored():
             state = self._adapt(self.backbone, task.images, labels, passage)
             tally = QueryTally(task, state[0].device)
-            for images, answers in query_chunks(task, passage):
+            for images, answers in query_chunks(task, passage.units, tally):
                 logits = LinearHead().logits(state, passage.run(self.backbone, images))
-                wanted = tally.usable(answers)
-                loss = functional.cross_entropy(logits, wanted, reduction="sum")
+                loss = functional.cross_entropy(logits, answers, reduction="sum")
                 torch.autograd.backward(loss * (scale * task.clip / task.query_count))
                 self._clamp()
-                tally.add(answers, loss.detach(), (logits.argmax(1) == wanted).sum())
-            tally.check()
+                tally.add(loss.detach(), (logits.argmax(1) == answers).sum())
         used = len(labels) * self.descent.steps
-        return Outcome(tally.loss / tally.seen, tally.correct, tally.seen, {"backbone": used})
+        return Outcome(*tally.finish(), tally.seen, {"backbone": used}, tally.transfers.seconds)
 
     def fit(self, images: Tensor, labels: Labels, passage: ChunkedPass) -> Classifier:
         """Adapt a copy of the backbone; the learner itself is unchanged."""
@@ -100,7 +102,7 @@ class MAML(MetaLearner):
         own.requires_grad_(requires_grad=False)
         return descended_classifier(own, (), state, passage)
 
-    def _adapt(self, backbone: Backbone, images: Tensor, labels: Labels, passage: ChunkedPass) -> State:
+    def _adapt(self, backbone: Backbone, images: Images, labels: Labels, passage: ChunkedPass) -> State:
         """Descend a backbone's parameters on the support loss; return the head that goes with them."""
         state, answers = new_linear_state(backbone, labels)
         moving = _trained(backbone)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from learners.networks.activations import keep_inputs
 from learners.networks.film import TENSORS_PER_PLACE, film_places, forward_with_film, install_film
+from learners.networks.frozen_casts import FrozenCasts
 from pipeline.errors import UsageError
 from pipeline.pixels import PixelNormalisation, PixelScaling
 
@@ -40,10 +42,18 @@ class Backbone(nn.Module):
         self.dim = dim
         """Dimensions of a feature."""
         self.scaling = PixelScaling(normalisation)
-        self.film_channels = install_film(list(film_places(net, film).values()))
+        self._film_norms = list(film_places(net, film).values())
+        self.film_channels = install_film(self._film_norms)
         """The channels of each norm that takes FiLM, in order."""
+        keep_inputs(net)
+        self._frozen = FrozenCasts(net)
         self.norm = norm
         self.train()
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether images of a batch affect each other in training."""
+        return self.norm == "batch"
 
     @property
     def normalisation(self) -> PixelNormalisation:
@@ -60,7 +70,8 @@ class Backbone(nn.Module):
                 f"{TENSORS_PER_PLACE * len(self.film_channels)} tensors, not {len(film)}"
             )
         pixels = self.scaling(images, next(self.net.parameters()).dtype)
-        return forward_with_film(self.net, pixels, film)
+        net = self.net if self.mixes_images else self._frozen.network(images.device)
+        return forward_with_film(net, self._film_norms, pixels, film)
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 - torch's signature
         """Set training mode; the network's parts stay in eval mode, but for BatchNorm with norm="batch"."""

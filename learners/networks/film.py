@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,9 +33,11 @@ REPEATED_GROUP: Final = re.compile(r"\)[*+?{]")  # a repeat of repeats can take 
 
 
 class _FilmCall(threading.local):
-    """The FiLM of this thread's current forward pass; a library that calls norms cannot pass it on."""
+    """What this thread's current forward pass knows; a library that calls norms cannot pass it on."""
 
-    film: Sequence[Tensor] = ()
+    scales: Sequence[Tensor] = ()
+    """For each norm that takes FiLM, its own scale times gamma."""
+    shifts: Sequence[Tensor] = ()
 
 
 _FILM_CALL: Final = _FilmCall()
@@ -81,17 +84,29 @@ def install_film(norms: Sequence[nn.Module]) -> tuple[int, ...]:
     return tuple(norm.get_parameter("weight").numel() for norm in norms)
 
 
-def forward_with_film(net: nn.Module, pixels: Tensor, film: Sequence[Tensor]) -> Tensor:
-    """Run `net(pixels)` with FiLM gamma_1, beta_1, gamma_2, ...; without FiLM if there are none.
+def forward_with_film(
+    net: nn.Module, norms: Sequence[nn.Module], pixels: Tensor, film: Sequence[Tensor]
+) -> Tensor:
+    """Run `net(pixels)` with FiLM gamma_1, beta_1, gamma_2, ... of its norms; without FiLM if there are none.
 
     Safe in threads. Activation checkpointing must wrap this call, not lie within it.
     """
-    _FILM_CALL.film = film
+    _FILM_CALL.scales, _FILM_CALL.shifts = _scales_and_shifts(norms, film) if film else ((), ())
     try:
         features: Tensor = net(pixels)
         return features
     finally:
-        _FILM_CALL.film = ()
+        _FILM_CALL.scales, _FILM_CALL.shifts = (), ()
+
+
+def _scales_and_shifts(
+    norms: Sequence[nn.Module], film: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The scale and shift of each norm; all are computed at once, for a GPU is asked as often for one as for all."""
+    gammas, betas = torch.cat(tuple(film[::2])), torch.cat(tuple(film[1::2]))
+    weights, biases = (torch.cat([norm.get_parameter(name) for norm in norms]) for name in ("weight", "bias"))
+    sizes = [len(gamma) for gamma in film[::2]]
+    return torch.split(gammas * weights, sizes), torch.split(gammas * biases + betas, sizes)
 
 
 def identity_film(channels: Sequence[int], like: Tensor) -> tuple[Tensor, ...]:
@@ -104,8 +119,14 @@ class FilmGenerator(nn.Module):
     """A network from a task's embedding to its FiLM: a two-layer perceptron for each gamma and beta.
 
     gamma = 1 + r * perceptron and beta = r * perceptron, where r is learned, starts small, and is penalised:
-    `penalty` is the sum of its squares. All first layers are computed as one product.
+    `penalty` is the sum of its squares. All layers are computed together: all first ones are one product, and each
+    output takes the hidden layer of its own perceptron by a product with ones and zeros.
     """
+
+    owners: Tensor
+    """outputs x perceptrons: 1 where the output is the perceptron's."""
+    identity: Tensor
+    """The FiLM that changes nothing, as one vector."""
 
     def __init__(self, channels: Sequence[int], task_dim: int = 64) -> None:
         super().__init__()
@@ -121,18 +142,20 @@ class FilmGenerator(nn.Module):
         self.last = nn.Parameter(torch.empty(outputs, task_dim).uniform_(-bound, bound))
         self.last_bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
         self.regularisers = nn.Parameter(torch.randn(outputs) * REGULARISER_SCALE)
+        owner = np.repeat(np.arange(hidden), self._sizes)
+        owners = torch.tensor(owner[:, None] == np.arange(hidden), dtype=self.last.dtype)
+        gammas = owner % TENSORS_PER_PLACE == 0  # the others are betas
+        identity = torch.tensor(gammas, dtype=self.last.dtype)
+        self.register_buffer("owners", owners, persistent=False)
+        self.register_buffer("identity", identity, persistent=False)
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:
         """Compute gamma_1, beta_1, gamma_2, beta_2, ... from an embedding of shape (task_dim,)."""
         hidden = torch.matmul(self.first, z) + self.first_bias
         hidden = functional.layer_norm(hidden, hidden.shape[-1:])
         hidden = functional.relu(hidden * self.scale + self.shift)
-        rows = zip(torch.split(self.last, self._sizes), hidden.unbind(), strict=True)
-        values = torch.cat([weight @ vector for weight, vector in rows]) + self.last_bias
-        changes = torch.split(values * self.regularisers, self._sizes)
-        return tuple(
-            change + 1 if at % TENSORS_PER_PLACE == 0 else change for at, change in enumerate(changes)
-        )
+        values = (self.last * (self.owners @ hidden)).sum(1) + self.last_bias
+        return torch.split(self.identity + values * self.regularisers, self._sizes)
 
     def penalty(self) -> Tensor:
         """The regulariser; the papers add 0.001 times it to the loss, once per task."""
@@ -164,13 +187,10 @@ def _follows_depthwise(net: nn.Module, name: str) -> bool:
 
 def _film_norm(norm: nn.Module, place: int, x: Tensor) -> Tensor:
     """A norm's forward pass with the FiLM of the current call."""
-    film = _FILM_CALL.film
-    if not film:
+    if not _FILM_CALL.scales:
         plain: Tensor = type(norm).forward(norm, x)
         return plain
-    gamma, beta = film[TENSORS_PER_PLACE * place], film[TENSORS_PER_PLACE * place + 1]
-    weight, bias = norm.get_parameter("weight"), norm.get_parameter("bias")
-    y = _affine(norm, x, gamma * weight, gamma * bias + beta)
+    y = _affine(norm, x, _FILM_CALL.scales[place], _FILM_CALL.shifts[place])
     if hasattr(norm, "act"):  # timm's norms include the activation
         y = norm.get_submodule("act")(norm.get_submodule("drop")(y))
     return y

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -26,10 +27,11 @@ from learners import checkpoint
 from learners.learner import MetaLearner
 from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
 from learners.networks.backbones import PRETRAINED
+from learners.networks.chunk_sizes import DEFAULT_CHUNK, ChunkSizes, halving
 from learners.networks.film import identity_film
-from learners.processes import choose_device
+from learners.processes import choose_device, out_of_memory_in_words
 from learners.runs import load_run
-from learners.task import DEFAULT_CHUNK, ChunkedPass, Classifier
+from learners.task import ChunkedPass, Classifier
 from learners.use.pictures import ImageInputs, image_names, list_images, load_pixels
 from learners.use.support import collect_support
 from pipeline.errors import IntegrityError, UsageError, first_line
@@ -87,12 +89,19 @@ class PortableClassifier:
         images = list_images(pictures)
         names = image_names(images)
         probabilities = [torch.empty(0, len(self.classes))]
-        chunk = self.inner.passage.chunk
+        sizes = self.inner.passage.sizes
+        chunk = sizes.forward
         for begin in range(0, len(images), chunk):
             part = slice(begin, begin + chunk)
             pixels = load_pixels(images[part], self.info.image_size, self.info.resizing, names[part])
-            probabilities.append(self.inner(pixels).cpu())
+            own, sizes = halving(partial(self._of_pixels, pixels), sizes)
+            probabilities.append(own)
         return torch.cat(probabilities)
+
+    def _of_pixels(self, pixels: Tensor, sizes: ChunkSizes) -> Tensor:
+        """The probabilities of images that are tensors, in chunks of these sizes."""
+        inner = replace(self.inner, passage=self.inner.passage.resized(sizes))
+        return inner(pixels).cpu()
 
     def classify(self, pictures: ImageInputs) -> list[Answer]:
         """The likeliest class of each image."""
@@ -186,12 +195,14 @@ class Learner:
         of `classes`).
         """
         support = collect_support(images, labels, classes)
-        classifier = self.net.adapt(
-            support.pixels(self.info.image_size, self.info.resizing),
-            torch.tensor(support.labels),
-            len(support.classes),
-            _passage(self.info.image_size),
-        )
+        pixels = support.pixels(self.info.image_size, self.info.resizing)
+        labels, passage = torch.tensor(support.labels), _passage(self.info.image_size)
+
+        def adapt(sizes: ChunkSizes) -> Classifier:
+            return self.net.adapt(pixels, labels, len(support.classes), passage.resized(sizes))
+
+        with out_of_memory_in_words("fewer or smaller images, or device='cpu', need less of it"):
+            classifier, _ = halving(adapt, passage.sizes, fixed=self.net.chunks_decide)
         return _portable_classifier(classifier, self.info, support.classes)
 
 

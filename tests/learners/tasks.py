@@ -146,8 +146,8 @@ def staged(
 
 def whole(learner: StagedLearner, asked: Task, penalty: float = 0.0) -> tuple[Tensor, Tensor]:
     """The gradient of one graph through everything, and the loss."""
-    images, labels = (torch.cat(list(part)) for part in zip(*asked.queries, strict=True))
-    logits = learner(asked.images, asked.labels, images, asked.clip)
+    images, labels = asked.joined_queries()
+    logits = learner(asked.support, asked.labels, images, asked.clip)
     loss = functional.cross_entropy(logits, labels[:: asked.clip])
     extra = learner.penalty()
     total = loss if extra is None else loss + penalty * extra

@@ -261,6 +261,17 @@ def test_training_goes_on_bit_by_bit_after_a_restart(name: str, tmp_path: Path) 
     assert same(flatten(optimizer.state_dict())[1], flatten(other.state_dict())[1])
 
 
+@pytest.mark.parametrize("fused", [True, None])
+def test_how_an_optimiser_computes_is_not_taken_from_a_file(*, fused: bool | None) -> None:
+    module, again = net(), net()
+    optimizer = torch.optim.Adam(module.parameters(), fused=not fused)
+    steps(module, optimizer, range(1))
+    other = torch.optim.Adam(again.parameters(), fused=fused)
+    load_optimizer(other, optimizer.state_dict(), "c")
+    assert other.param_groups[0]["fused"] is fused
+    steps(again, other, range(1))
+
+
 def test_the_state_of_another_architecture_is_refused(tmp_path: Path) -> None:
     module = net()
     optimizer = torch.optim.Adam(module.parameters())

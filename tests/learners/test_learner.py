@@ -40,10 +40,10 @@ def test_adapted_backbones_keep_their_weights_and_protonets_learn() -> None:
 @pytest.mark.parametrize("clip", [1, 2])
 def test_a_classifier_says_what_the_whole_graph_says(name: str, clip: int) -> None:
     learner, asked = LEARNERS[name](), task((3, 1, 4), queries=6, clip=clip)
-    queries = torch.cat([images for images, _ in asked.queries])
-    wanted = learner(asked.images, asked.labels, queries, clip)
+    queries, _ = asked.joined_queries()
+    wanted = learner(asked.support, asked.labels, queries, clip)
     passage = ChunkedPass(clip=clip, chunk=4)
-    classifier = learner.adapt(asked.images, asked.labels, passage=passage)
+    classifier = learner.adapt(asked.support, asked.labels, passage=passage)
     found = classifier.logits(queries)
     assert not found.requires_grad
     assert (found - wanted).abs().max() < 1e-10
@@ -54,8 +54,8 @@ def test_a_classifier_says_what_the_whole_graph_says(name: str, clip: int) -> No
 
 def test_frames_can_be_embedded_one_by_one_and_averaged_as_one_likes() -> None:
     learner, asked = protonets(), task((2, 2), queries=4, clip=3)
-    queries = torch.cat([images for images, _ in asked.queries])
-    classifier = learner.adapt(asked.images, asked.labels, passage=ChunkedPass(clip=3))
+    queries, _ = asked.joined_queries()
+    classifier = learner.adapt(asked.support, asked.labels, passage=ChunkedPass(clip=3))
     frames = classifier.embed(queries, ChunkedPass(clip=1, chunk=5))
     assert frames.shape == (12, 5)
     clips = torch.stack([frames[begin : begin + 3].mean(0) for begin in range(0, 12, 3)])

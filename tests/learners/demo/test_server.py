@@ -25,6 +25,7 @@ from learners.demo.sessions import MAX_IMAGES, MAX_SESSIONS
 from learners.use.classifier import Learner, PortableClassifier
 from tests.images import jpeg_bytes
 from tests.learners.demo.serving import CLASS_COLOURS, DEMO_SIZE, PageClient, query_file, support_files
+from tests.learners.scarce_memory import memory_for
 
 
 @pytest.fixture
@@ -51,6 +52,18 @@ def test_answers_are_those_of_the_learner_itself(
     assert status == 200
     again = PortableClassifier.load(tmp_path / "saved.safetensors", "cpu")
     assert torch.equal(again(files), probabilities)
+
+
+def test_a_page_reads_what_to_do_where_memory_does_not_suffice(client: PageClient, photos: Path) -> None:
+    pictures = [client.add(query_file(photos, name).read_bytes()) for name in CLASS_COLOURS]
+    shown = {
+        "classes": [{"name": name, "pictures": [one]} for name, one in zip("abc", pictures, strict=True)]
+    }
+    with memory_for(0, forward=0):
+        status, answer = client.ask("POST", "/api/adapt", shown)
+    assert status == 400
+    assert "smaller images or a smaller network need less" in answer["error"]
+    assert client.ask("POST", "/api/adapt", shown)[0] == 200
 
 
 def test_pages_do_not_see_one_another(server: DemoServer, client: PageClient, photos: Path) -> None:

@@ -116,8 +116,8 @@ class OfficialTask:
 
     @classmethod
     def of(cls, task: Task) -> OfficialTask:
-        images, answers = (torch.cat(list(part)) for part in zip(*task.queries, strict=True))
-        clips = [part.reshape(-1, task.clip, *part.shape[1:]) for part in (task.images, images)]
+        images, answers = task.joined_queries()
+        clips = [part.reshape(-1, task.clip, *part.shape[1:]) for part in (task.support, images)]
         return cls(clips[0], task.labels[:: task.clip], clips[1], answers[:: task.clip])
 
 

@@ -355,7 +355,7 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, object], message: 
 
 def test_tasks_that_are_not_what_they_say_are_refused() -> None:
     learner, asked = protonets(), task((3, 2), queries=4)
-    images, labels = next(iter(asked.queries))
+    images, labels = asked.joined_queries()
     for wrong, message in (
         (replace(asked, query_count=5), "said to have 5 queries and handed over 4"),
         (replace(asked, queries=[(images, labels + 1)]), "query labels are 0 to 1, .* 2 of 4 are not"),

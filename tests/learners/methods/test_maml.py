@@ -165,7 +165,7 @@ def test_frames_of_a_clip_count_as_one() -> None:
     learner = MAML(toy(), descent=SupportDescent(3), rates=RATES)
     assert learner.gradient(twice, Lite(chunk=4), RNG).queries == 5
     assert close(gradients(learner), expected)
-    classifier = learner.adapt(twice.images, twice.labels, passage=ChunkedPass(clip=2))
+    classifier = learner.adapt(twice.support, twice.labels, passage=ChunkedPass(clip=2))
     single = learner.adapt(IMAGES, LABELS)
     images = QUERIES.repeat_interleave(2, 0)
     assert torch.allclose(classifier(images), single(QUERIES), atol=1e-12)

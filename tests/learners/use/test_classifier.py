@@ -25,6 +25,7 @@ from learners.use.pictures import ImageInput, list_images, load_pixels
 from pipeline.errors import IntegrityError, SourceMissing, UsageError
 from pipeline.records import DEFAULT_RESIZE, ResizeMethod
 from tests.images import jpeg_bytes, make_image
+from tests.learners.scarce_memory import memory_for
 from tests.learners.small import pictures
 
 SIZE = 32
@@ -161,6 +162,21 @@ def test_queries_pass_in_batches_and_none_is_fine(photos: Path) -> None:
     assert torch.equal(classifier(many), parts)
     assert classifier([]).shape == (0, 3)
     assert classifier.classify([]) == []
+
+
+def test_too_little_memory_for_a_batch_halves_it_and_for_one_image_is_a_sentence(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    used, images = learner(), pictures(12, SIZE)
+    classifier = used.adapt(photos)
+    wanted = classifier(images)
+    with memory_for(0, forward=5):
+        found = used.adapt(photos)(images)
+    torch.testing.assert_close(found, wanted)
+    assert caplog.messages[-1].endswith("going on with chunks of 5 images")
+    for ask in (lambda: used.adapt(photos), lambda: classifier(images)):
+        with memory_for(0, forward=0), pytest.raises(UsageError, match="with one image at a time"):
+            ask()
 
 
 def test_a_bad_picture_loses_nothing_else(photos: Path, tmp_path: Path) -> None:
