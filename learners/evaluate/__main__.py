@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from learners.evaluate.calibration import calibration_scores
 from learners.evaluate.evaluated_learner import EvaluatedLearner, load_evaluated
 from learners.evaluate.flags import EvaluationFlags, parse_flags
 from learners.evaluate.ledger import recorded_chunks
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     learner = load_evaluated(flags, protocol.seed)
     settings = _evaluation_settings(flags, learner)
     _check_size(shards, task_set, settings.image_size)
+    validation_set, reason = _validation_set(protocol, shards, settings.image_size, flags.calibration_tasks)
     with (
         join_processes(flags.device) as processes,
         network_arithmetic(flags.precision, processes.device, deterministic=flags.deterministic),
@@ -59,12 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = Path(flags.out or f"results/{learner.name}-{protocol.label}")
         sizes = _chunk_sizes(flags, net, settings, processes, out)
         settings = replace(settings, passage=settings.passage.resized(sizes))
-        notes = (*learner.notes(task_set, shards, settings), *task_set.notes)
+        notes = (*learner.notes(task_set, shards, settings), *task_set.notes, *reason)
         if processes.leads:
             for note in notes:
                 log.warning("%s", note)
         run = EvaluationRun(
-            learner=net, task_set=task_set, shards=shards, settings=settings, processes=processes
+            learner=net,
+            task_set=task_set,
+            shards=shards,
+            settings=settings,
+            processes=processes,
+            validation_set=validation_set,
         )
         tasks = run.answers(out, _resume_settings(run, protocol, learner, flags.precision))
         if not processes.leads:
@@ -75,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=learner.name, protocol=protocol.name,
         options={**protocol.described(), "image_size": settings.image_size},
         learner=learner.described(), shards=shards.root, scores=scores,
-        averages=average_scores(task_set, scores), cost=adaptation_cost(net, macs, tasks), notes=notes,
+        averages=average_scores(task_set, scores), cost=adaptation_cost(net, macs, tasks),
+        calibration=calibration_scores(tasks), notes=notes,
     )  # fmt: skip
     paths = [result.save(out), *write_challenge_files(out, macs, task_set, tasks)]
     if flags.json:
@@ -109,6 +117,21 @@ def _chunk_sizes(
     return ChunkSizes(*processes.least(sizes))
 
 
+def _validation_set(
+    protocol: ProtocolOptions, shards: ShardSet, size: int, tasks: int
+) -> tuple[TaskSet | None, tuple[str, ...]]:
+    """The tasks that a temperature is fitted to; None without any, and why if that is not plain."""
+    if not tasks:
+        return None, ()
+    try:
+        found = protocol.validation_set(shards, tasks)
+        if found is not None:
+            _check_size(shards, found, size)
+    except UsageError as error:
+        return None, (f"no temperature is fitted, as validation classes make no such tasks: {error}",)
+    return found, ()
+
+
 def _check_size(shards: ShardSet, task_set: TaskSet, size: int) -> None:
     """Check that every dataset holds images of the size, before any of them is evaluated."""
     for name in dict.fromkeys(own.dataset for own in task_set.datasets):
@@ -139,6 +162,7 @@ def _resume_settings(
         **({"forward_chunk": sizes.forward} if sizes.forward != sizes.graph else {}),
         "precision": str(computed), "decoder": resolved_decoder(settings.decoder),
         "share": settings.share,
+        **({"calibration_tasks": run.validation_set.datasets[0].tasks} if run.validation_set else {}),
         "shards": {name: {"plan": manifest.plan_hash, "samples": manifest.samples}
                    for name, manifest in manifests.items()},
     }  # fmt: skip

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learners.evaluate.calibration import task_calibration
 from learners.evaluate.records import TaskAnswers, VideoAnswers
 from learners.evaluate.task_set import DatasetTasks
 from learners.learner import MetaLearner
@@ -30,35 +32,61 @@ def timed_adapt(
     return classifier, device_seconds(images.device) - begin
 
 
+class TaskScores(NamedTuple):
+    """The logits of a task's queries, in the order of its plan."""
+
+    plan: EpisodePlan
+    logits: Tensor
+    """M x classes, on the CPU; the classes are those with support images, ascending."""
+    seconds: float
+    """To adapt."""
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """The labels of the columns."""
+        return np.unique(self.plan.support.labels)
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The logits of the queries whose class has support images, and the column of that class."""
+        present = self.present
+        known = np.isin(self.plan.query.labels, present)
+        columns = np.searchsorted(present, self.plan.query.labels[known])
+        return self.logits[torch.from_numpy(known)], torch.from_numpy(columns)
+
+
 def answer_task(
     learner: MetaLearner, episode: Episode, tasks: DatasetTasks, dataset: Dataset, passage: ChunkedPass
 ) -> TaskAnswers:
     """Adapt to an episode from the loader and answer its queries, in whatever clips it has."""
+    return task_answers(tasks, dataset, score_task(learner, episode, dataset, passage))
+
+
+def score_task(learner: MetaLearner, episode: Episode, dataset: Dataset, passage: ChunkedPass) -> TaskScores:
+    """Adapt to an episode from the loader and score its queries."""
     plan, support = episode.plan, episode.support
     clips, frames = replace(passage, clip=plan.clip), replace(passage, clip=1)
     classifier, seconds = timed_adapt(learner, support.images, support.labels, clips)
     features = ((b.positions, classifier.embed(b.images, frames)) for b in episode.query)
-    answers = answer_queries(classifier, plan, dataset, features)
-    return task_answers(tasks, dataset, plan, answers, seconds)
+    return TaskScores(plan, score_queries(classifier, plan, dataset, features), seconds)
 
 
-def answer_queries(
+def score_queries(
     classifier: Classifier, plan: EpisodePlan, dataset: Dataset, features: Iterable[tuple[Tensor, Tensor]]
-) -> NDArray[np.int64]:
-    """The predicted label of each query row.
+) -> Tensor:
+    """The logits of each query row.
 
     features: batches of positions in the plan's query with the features of the frames there, of any size;
     those of a sliding query come in order.
     """
-    present = np.unique(plan.support.labels)
-    answers = np.full(len(plan.query), -1)
     videos = torch.from_numpy(dataset.index["group"][plan.query.rows].astype(np.int64))
     window = ClipWindow(plan.clip)
+    places, scores = [], []
     for batch_positions, frames in features:
         positions = batch_positions.cpu()
         clips = frames if plan.clip == 1 else window(frames, videos[positions].to(frames.device))
-        answers[positions.numpy()] = present[classifier.score(clips).argmax(1).cpu().numpy()]
-    return answers
+        places.append(positions)
+        scores.append(classifier.score(clips).cpu())
+    return torch.cat(scores)[torch.cat(places).argsort()]
 
 
 class ClipWindow:
@@ -90,9 +118,12 @@ class ClipWindow:
 
 
 def task_answers(
-    tasks: DatasetTasks, dataset: Dataset, plan: EpisodePlan, answers: NDArray[np.int64], seconds: float
+    tasks: DatasetTasks, dataset: Dataset, scores: TaskScores, temperature: float | None = None
 ) -> TaskAnswers:
-    """The record of a finished task."""
+    """The record of a finished task; `temperature` is the one that fits validation tasks, if there is one."""
+    plan = scores.plan
+    answers = scores.present[scores.logits.argmax(1).numpy()]
+    pairs = scores.pairs()
     record = TaskAnswers(
         dataset=plan.dataset,
         number=plan.number,
@@ -100,7 +131,9 @@ def task_answers(
         support=len(plan.support),
         queries=len(plan.query),
         correct=int((answers == plan.query.labels).sum()),
-        adapt_seconds=seconds,
+        adapt_seconds=scores.seconds,
+        calibration=task_calibration(*pairs),
+        fitted_calibration=None if temperature is None else task_calibration(*pairs, temperature),
     )
     if not tasks.by_video:
         return record

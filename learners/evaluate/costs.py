@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from learners.heads.base import Head
+from learners.heads.discriminant import LinearDiscriminant
 from learners.heads.linear import LinearGenerator, LinearHead
+from learners.heads.logistic import LogisticHead
 from learners.heads.mahalanobis import MahalanobisHead
 from learners.heads.prototypes import CosinePrototypes, EuclideanPrototypes
 from learners.learner import MetaLearner
@@ -33,6 +35,9 @@ from pipeline.errors import UsageError
 CONVOLUTION_LAYERS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 COUNTED_NORMS: Final = (*BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
 COUNTED_LAYERS: Final = (*CONVOLUTION_LAYERS, nn.Linear, nn.AdaptiveAvgPool2d, *COUNTED_NORMS)
+LOGISTIC_EVALUATIONS: Final = (
+    60  # of the objective, measured; the optimum and not a count of steps ends the search
+)
 BOTH_WAYS: Final = 2  # forward and backward, which the papers count as one more forward
 
 
@@ -177,6 +182,18 @@ def _mahalanobis_macs(_head: Head, units: int, way: int, dim: int) -> float:
     return _mean_macs(units, way, dim) + covariances + way * (1 + 2 * dim**2 + inverse)
 
 
+def _discriminant_macs(_head: Head, units: int, way: int, dim: int) -> float:
+    """One covariance, its Cholesky factor, and two triangular solves for each class; in the span of few units."""
+    size = min(units, dim)
+    there_and_back = 2 * way * units * dim if units < dim else 0
+    return _mean_macs(units, way, dim) + units * dim * size + size**3 / 3 + 2 * way * size**2 + there_and_back
+
+
+def _logistic_macs(_head: Head, units: int, way: int, dim: int) -> float:
+    """The objective and its gradient, as often as L-BFGS asks for them in a usual task."""
+    return LOGISTIC_EVALUATIONS * BOTH_WAYS * units * way * dim
+
+
 def _linear_macs(_head: Head, units: int, way: int, dim: int) -> float:
     """The logits of all units, in one step."""
     return units * way * dim
@@ -188,5 +205,7 @@ HEAD_MACS: Final[Mapping[type[Head], Callable[[Head, int, int, int], float]]] = 
     LinearGenerator: _linear_generator_macs,
     MahalanobisHead: _mahalanobis_macs,
     LinearHead: _linear_macs,
+    LinearDiscriminant: _discriminant_macs,
+    LogisticHead: _logistic_macs,
 }
 """The formula of each head: a function of the head, support units, way and the features' dimension."""

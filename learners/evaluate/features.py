@@ -134,7 +134,7 @@ class FeatureTable:
         return Classifier(self._learner.backbone, self._learner.head, (), state, self._passage), seconds
 
     def query_features(self, plan: EpisodePlan) -> list[tuple[Tensor, Tensor]]:
-        """A task's query features, as `answer_queries` takes them."""
+        """A task's query features, as `score_queries` takes them."""
         return [(torch.arange(len(plan.query)), self.features(plan.query.rows))]
 
 

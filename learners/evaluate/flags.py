@@ -49,6 +49,11 @@ class EvaluationFlags(LearnerOptions):
     image_size: int | None = setting(None, "(the run's; 224 without one)", metavar="PX")
     name: str = setting("", "of the row in tables (the run's folder)", metavar="NAME")
     out: str = setting("", "where answers and figures go (results/NAME-PROTOCOL)", metavar="DIR")
+    calibration_tasks: int = setting(
+        20,
+        "tasks of each dataset's validation classes that a temperature is fitted to, if it has any",
+        metavar="N",
+    )
     json: bool = setting(False, "print the figures as JSON")
     device: str = setting("auto", "cpu, cuda, or auto", metavar="DEVICE")
     chunk: int | Literal["auto"] = setting(
@@ -67,11 +72,14 @@ class EvaluationFlags(LearnerOptions):
             raise UsageError(
                 f"--chunk-memory is GB for --chunk auto, got {self.chunk_memory} with --chunk {self.chunk}"
             )
+        if self.calibration_tasks < 0:
+            raise UsageError(f"--calibration-tasks starts at 0, got {self.calibration_tasks}")
 
 
 LEARNER_FLAGS: Final = ("checkpoint", "learner", "backbone", "weights", "image_size", "name")
 RUN_FLAGS: Final = (
-    "out", "json", "device", "chunk", "chunk_memory", "precision", "deterministic", "decoder", "threads", "share",
+    "out", "calibration_tasks", "json", "device", "chunk", "chunk_memory", "precision", "deterministic", "decoder",
+    "threads", "share",
 )  # fmt: skip
 
 

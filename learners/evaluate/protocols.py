@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
@@ -41,6 +41,13 @@ class ProtocolOptions:
         """The tasks that these shards allow; a UsageError if there are none."""
         raise NotImplementedError
 
+    def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:  # noqa: ARG002
+        """So many tasks of each dataset with validation classes, of the same kind; None where there are none.
+
+        A UsageError if the validation classes do not allow tasks of this kind.
+        """
+        return None
+
     def described(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         values = asdict(self)
@@ -74,6 +81,12 @@ class MetaDatasetOptions(ProtocolOptions):
         wanted = self.datasets or MD_TEST
         notes = _missing_datasets(wanted, names)
         return TaskSet(datasets=datasets, averages={ALL_DATASETS: wanted}, notes=notes)
+
+    def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
+        names = tuple(shards.with_split("validation"))
+        if not names or self.split == "validation":
+            return None
+        return replace(self, split="validation", datasets=names, tasks=tasks).task_set(shards)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +166,14 @@ class OrbitOptions(ProtocolOptions):
                 notes.append(f"{mode}: {_count_names(d.what for d in sampler.dropped)} left out")
         return TaskSet(datasets=tuple(datasets), notes=tuple(notes))
 
+    def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
+        """The first tasks of the validation users."""
+        names = choose_datasets(shards, self.datasets, ("orbit",), "dataset orbit")
+        if self.split == "validation" or names[0] not in shards.with_split("validation"):
+            return None
+        whole = replace(self, split="validation").task_set(shards)
+        return replace(whole, datasets=tuple(replace(d, tasks=min(d.tasks, tasks)) for d in whole.datasets))
+
     def described(self) -> dict[str, Any]:
         """Plain values, for JSON, with the modes that the protocol has by default."""
         modes = list(self.mode or ORBIT_MODES[self.orbit])
@@ -189,6 +210,14 @@ class FixedOptions(ProtocolOptions):
             averages={ALL_DATASETS: names} if len(names) > 1 else {},
             notes=tuple(note for sampler in samplers.values() for note in sampler.left_out),
         )
+
+    def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
+        names = tuple(
+            name for name in shards.with_split("validation") if name in (self.datasets or shards.datasets)
+        )
+        if not names or self.split == "validation":
+            return None
+        return replace(self, split="validation", datasets=names, tasks=tasks).task_set(shards)
 
     def _sampler(self, shards: ShardSet, name: str) -> Fixed:
         return Fixed(

@@ -34,6 +34,18 @@ class VideoAnswers:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TaskCalibration:
+    """How far the probabilities of a task's answers are to be trusted."""
+
+    temperature: float
+    """That logits were divided by."""
+    nll: float
+    """Mean negative log probability of the right class, in nats."""
+    ece: float
+    """Expected calibration error: how far confidence is from accuracy, over fifteen bins of confidence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TaskAnswers:
     """One finished task."""
 
@@ -48,6 +60,10 @@ class TaskAnswers:
     """Queries answered correctly; a query of a class without support images never is."""
     adapt_seconds: float
     """Wall time from the images in memory to the classifier."""
+    calibration: TaskCalibration | None = None
+    """Of the queries whose class has support images; None in evaluations from before December 2026."""
+    fitted_calibration: TaskCalibration | None = None
+    """The same at the temperature that fits validation tasks."""
     mode: str = ""
     """ORBIT: cle-ve or clu-ve."""
     user: str = ""
@@ -86,6 +102,25 @@ class DatasetScore:
     """The score of guessing."""
     group: str = ""
     """VTAB: natural, specialised or structured. ORBIT: cle-ve or clu-ve."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationScore:
+    """The calibration of one dataset's tasks: means over tasks, with half of their 95 % intervals."""
+
+    dataset: str
+    group: str
+    """ORBIT: cle-ve or clu-ve."""
+    temperature: float
+    """That logits were divided by."""
+    fitted: bool
+    """Whether that is the temperature that fits validation tasks; else it is 1."""
+    nll: float
+    nll_interval: float | None
+    ece: float
+    ece_interval: float | None
+    count: int
+    """Tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +179,8 @@ class EvaluationResult:
     scores: tuple[DatasetScore, ...]
     averages: tuple[AverageScore, ...]
     cost: AdaptationCost
+    calibration: tuple[CalibrationScore, ...] = ()
+    """Of each dataset; a second time at the fitted temperature, if there is one."""
     notes: tuple[str, ...] = ()
     """What is missing, or makes the figures incomparable."""
     format: str = field(default=EVALUATION_FORMAT)

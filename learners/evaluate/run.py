@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from learners.evaluate.answers import answer_queries, answer_task, task_answers, timed_adapt
+from learners.evaluate.answers import TaskScores, score_queries, score_task, task_answers, timed_adapt
 from learners.evaluate.features import BlockSampler, FeatureTable, shared_blocks
 from learners.evaluate.ledger import TaskLedger, begin_or_resume
 from learners.evaluate.records import TaskAnswers
 from learners.evaluate.task_set import DatasetTasks, TaskKey, TaskSet
+from learners.evaluate.validation_temperature import fitted_temperature
 from learners.learner import MetaLearner, StagedLearner
 from learners.networks.chunk_sizes import ChunkSizes, halving
 from learners.processes import ProcessGroup
@@ -72,6 +73,8 @@ class EvaluationRun:
     shards: ShardSet
     settings: EvaluationSettings
     processes: ProcessGroup
+    validation_set: TaskSet | None = None
+    """The tasks of validation classes that a temperature is fitted to; None fits none."""
     halvings: list[ChunkSizes] = field(default_factory=list)
     """The sizes of chunks after each time that memory ran out."""
 
@@ -91,9 +94,19 @@ class EvaluationRun:
         with processes.hold(folder):
             begin_or_resume(folder, resume_settings, leads=processes.leads)
             processes.any(False)  # noqa: FBT003 - all have read the folder before any of them writes
-            return self._finish(folder)
+            temperature = (
+                fitted_temperature(self._validation_scores, processes, folder)
+                if self.validation_set
+                else None
+            )
+            return self._finish(folder, temperature)
 
-    def _finish(self, folder: Path) -> list[TaskAnswers]:
+    def _validation_scores(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for tasks in self.validation_set.datasets if self.validation_set else ():
+            for scores in self.scores(tasks, range(tasks.tasks), warm=True):
+                yield scores.pairs()
+
+    def _finish(self, folder: Path, temperature: float | None) -> list[TaskAnswers]:
         """Answer what is left of this process's share; the leading process waits for the others'."""
         processes = self.processes
         keys = [key for own in self.task_set.datasets for key in own.keys]
@@ -102,7 +115,7 @@ class EvaluationRun:
             left = [key for key in keys[processes.rank :: processes.size] if key not in finished]
             quiet = not processes.leads
             with ProgressBar("evaluate", len(left), quiet=quiet, unit="task") as progress:
-                for task in self._answer(left):
+                for task in self._answer(left, temperature):
                     ledger.add(task)
                     progress.advance(1, task.dataset)
             if not processes.leads:
@@ -110,47 +123,55 @@ class EvaluationRun:
             answered = ledger.wait(set(keys))
         return [answered[key] for key in keys]
 
-    def _answer(self, left: Sequence[TaskKey]) -> Iterator[TaskAnswers]:
+    def _answer(self, left: Sequence[TaskKey], temperature: float | None) -> Iterator[TaskAnswers]:
         warm = False
         for tasks in self.task_set.datasets:
             numbers = [key.number for key in left if key[:2] == (tasks.dataset, tasks.mode)]
-            if not numbers:
-                continue
-            learner, dataset, blocks = self.learner, self.shards[tasks.dataset], None
-            if self.settings.share and isinstance(learner, StagedLearner):
-                blocks = shared_blocks(learner, tasks, numbers, dataset, self.settings.passage)
-                if blocks is not None:
-                    yield from self._answer_shared(learner, tasks, numbers, blocks)
-            if blocks is None:
-                yield from self._answer_streamed(tasks, numbers, warm=warm)
+            dataset = self.shards[tasks.dataset]
+            for scores in self.scores(tasks, numbers, warm=warm):
+                yield task_answers(tasks, dataset, scores, temperature)
                 warm = True
 
-    def _answer_streamed(
+    def scores(self, tasks: DatasetTasks, numbers: Sequence[int], *, warm: bool) -> Iterator[TaskScores]:
+        """Score the numbered tasks of a dataset; without `warm` the first is adapted to twice.
+
+        The first pass of all takes longer and would spoil the seconds.
+        """
+        learner, blocks = self.learner, None
+        if numbers and self.settings.share and isinstance(learner, StagedLearner):
+            dataset, passage = self.shards[tasks.dataset], self.settings.passage
+            blocks = shared_blocks(learner, tasks, numbers, dataset, passage)
+            if blocks is not None:
+                yield from self._score_shared(learner, tasks, numbers, blocks)
+        if numbers and blocks is None:
+            yield from self._score_streamed(tasks, numbers, warm=warm)
+
+    def _score_streamed(
         self, tasks: DatasetTasks, numbers: Sequence[int], *, warm: bool
-    ) -> Iterator[TaskAnswers]:
-        """Answer tasks one by one, each from images of its own."""
+    ) -> Iterator[TaskScores]:
+        """Score tasks one by one, each from images of its own."""
         with self._open_loader(tasks, SamplerSubset(tasks.sampler, numbers)) as loader:
             for episode in loader:
-                answer = partial(self._answer_episode, tasks, episode, warm=warm)
-                answers, sizes = halving(answer, self.sizes, fixed=self.learner.chunks_decide)
+                score = partial(self._score_episode, tasks, episode, warm=warm)
+                scores, sizes = halving(score, self.sizes, fixed=self.learner.chunks_decide)
                 self.note_sizes(sizes)
-                yield answers
+                yield scores
                 warm = True
 
-    def _answer_episode(
+    def _score_episode(
         self, tasks: DatasetTasks, episode: Episode, sizes: ChunkSizes, *, warm: bool
-    ) -> TaskAnswers:
-        """Answer a task in chunks of these sizes."""
+    ) -> TaskScores:
+        """Score a task in chunks of these sizes."""
         passage = self.settings.passage.resized(sizes)
-        if not warm:  # the first pass of all takes longer and would spoil the seconds
+        if not warm:
             clips = replace(passage, clip=episode.plan.clip)
             timed_adapt(self.learner, episode.support.images, episode.support.labels, clips)
-        return answer_task(self.learner, episode, tasks, self.shards[tasks.dataset], passage)
+        return score_task(self.learner, episode, self.shards[tasks.dataset], passage)
 
-    def _answer_shared(
+    def _score_shared(
         self, learner: StagedLearner, tasks: DatasetTasks, numbers: Sequence[int], blocks: BlockSampler
-    ) -> Iterator[TaskAnswers]:
-        """Answer tasks from features that they share."""
+    ) -> Iterator[TaskScores]:
+        """Score tasks from features that they share."""
         dataset = self.shards[tasks.dataset]
         with self._open_loader(tasks, blocks) as loader:
             table = FeatureTable(learner, blocks, loader, self.settings.passage.resized(self.sizes))
@@ -158,8 +179,8 @@ class EvaluationRun:
         for number in numbers:
             plan = tasks.sampler[number]
             classifier, seconds = table.adapt(plan)
-            answers = answer_queries(classifier, plan, dataset, table.query_features(plan))
-            yield task_answers(tasks, dataset, plan, answers, seconds)
+            features = table.query_features(plan)
+            yield TaskScores(plan, score_queries(classifier, plan, dataset, features), seconds)
 
     def _open_loader(self, tasks: DatasetTasks, sampler: Sampler) -> EpisodeLoader:
         settings = self.settings

@@ -9,7 +9,13 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from learners.evaluate.records import AdaptationCost, AverageScore, DatasetScore, EvaluationResult
+from learners.evaluate.records import (
+    AdaptationCost,
+    AverageScore,
+    CalibrationScore,
+    DatasetScore,
+    EvaluationResult,
+)
 
 TERMINAL_WIDTH: Final = 100  # columns, where the output is no terminal
 GIGA_MACS: Final = 1e9
@@ -30,6 +36,8 @@ def print_evaluation(result: EvaluationResult, paths: Sequence[Path], console: C
     for average in result.averages:
         table.add_row(*_average_row(average), style="bold")
     console.print(table)
+    if result.calibration:
+        console.print(_calibration_table(result.calibration))
     console.print(_cost_line(result.cost), highlight=False)
     for note in result.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
@@ -52,6 +60,24 @@ def _score_row(score: DatasetScore) -> tuple[str, ...]:
 def _average_row(average: AverageScore) -> tuple[str, ...]:
     over = f"{average.found} of {average.wanted}"
     return (f"mean, {average.name}", average.metric, f"{100 * average.value:.1f}", "", "", over)
+
+
+def _calibration_table(scores: Sequence[CalibrationScore]) -> Table:
+    table = Table(title="calibration", title_justify="left")
+    table.add_column("dataset", overflow="fold")
+    for name in ("temperature", "NLL", "95 %", "ECE, %", "95 %", "tasks"):
+        table.add_column(name, justify="right")
+    for score in scores:
+        table.add_row(
+            f"{score.dataset} ({score.group})" if score.group else score.dataset,
+            f"{score.temperature:.3g}, fitted" if score.fitted else f"{score.temperature:.3g}",
+            f"{score.nll:.2f}",
+            "" if score.nll_interval is None else f"± {score.nll_interval:.2f}",
+            f"{100 * score.ece:.1f}",
+            "" if score.ece_interval is None else f"± {100 * score.ece_interval:.1f}",
+            f"{score.count:,}",
+        )
+    return table
 
 
 def _cost_line(cost: AdaptationCost) -> str:

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import torch
 
-from learners.learner import MetaLearner
+from learners.heads.discriminant import LinearDiscriminant
+from learners.heads.logistic import DEFAULT_C, LogisticHead
+from learners.learner import MetaLearner, StagedLearner
 from learners.methods.cnaps import CNAPs
 from learners.methods.descent import SupportDescent
 from learners.methods.finetuner import FINETUNER_STEPS, FineTuner
@@ -82,6 +84,11 @@ def _make_finetuner(film: bool, optimizer: str, net: Backbone, options: LearnerO
     )  # fmt: skip
 
 
+def _make_logreg(net: Backbone, options: LearnerOptions) -> StagedLearner:
+    frozen = net.requires_grad_(requires_grad=False)
+    return StagedLearner(frozen, LogisticHead(options.logistic_c or DEFAULT_C))
+
+
 def _set_encoder(net: Backbone, options: LearnerOptions) -> SetEncoder:
     return SetEncoder(
         norm=options.encoder_norm,
@@ -99,6 +106,10 @@ LEARNERS: Final[Mapping[str, LearnerEntry]] = {
     "protonets_cosine": LearnerEntry(
         make=lambda net, _: ProtoNets(net, metric="cosine"), options=frozenset({"backbone_norm"}), prototypes=True
     ),
+    "lda": LearnerEntry(
+        make=lambda net, _: StagedLearner(net, LinearDiscriminant()), options=frozenset({"backbone_norm"})
+    ),
+    "logreg": LearnerEntry(make=_make_logreg, options=frozenset({"logistic_c"}), frozen=True, trainable=False),
     "cnaps": LearnerEntry(make=_make_cnaps, options=ENCODER_OPTIONS, film=True, frozen=True),
     "simple_cnaps": LearnerEntry(
         make=_make_simple_cnaps, options=ENCODER_OPTIONS | {"one_shot"}, film=True, frozen=True

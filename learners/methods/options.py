@@ -29,7 +29,7 @@ class LearnerOptions:
     )
     backbone_norm: Literal["example", "batch"] = setting(
         "example",
-        "protonets: BatchNorm of the backbone in training; batch: with the statistics of the current batch, as "
+        "protonets, lda: BatchNorm of the backbone in training; batch: with the statistics of the current batch, as "
         "ORBIT's code trains it",
     )
     film_places: str = setting(
@@ -38,6 +38,7 @@ class LearnerOptions:
     one_shot: Literal["zero", "official"] = setting(
         "zero", "simple_cnaps: covariance of a class with one image; official: the papers' codes'"
     )
+    logistic_c: float = setting(0.0, "logreg: one over the strength of its penalty (10)")
     inner_steps: int = setting(0, "maml, finetuner: gradient steps in each task (the papers' 15 and 50)")
     inner_lr: float = setting(
         0.0,

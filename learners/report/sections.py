@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 from learners.evaluate.protocols import PROTOCOLS
+from learners.report.calibration import calibration_table
 from learners.report.entries import learners_table
 from learners.report.notes import partial_averages, protocol_deviations
 from learners.report.page import ReportPlot, ReportSection
@@ -87,7 +88,7 @@ def _make_section(results: Sequence[NamedResult], variant: str, *, published: bo
     return ReportSection(
         title=f"{kind.title}, {variant}" if variant else kind.title,
         lead=kind.lead,
-        tables=[*tables, learners_table(results)],
+        tables=[*tables, *filter(None, [calibration_table(results)]), learners_table(results)],
         plots=list(_make_plots(results, published=published)),
     )
 

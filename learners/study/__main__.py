@@ -250,7 +250,7 @@ def _parser() -> ArgumentParser:
     add("--datasets", nargs="+", metavar="NAME", help="of the set (all)")
     add("--split", default="", choices=SPLITS, help="of the classes ('' is all, the default)")
     add("--run", type=Path, help="study the learner of a run of train.py; without it a new one:")
-    add("--learner", default="protonets", choices=["protonets", "protonets_cosine", "cnaps",
+    add("--learner", default="protonets", choices=["protonets", "protonets_cosine", "lda", "cnaps",
         "simple_cnaps"], help="(protonets)")  # fmt: skip
     add("--backbone", default="conv4", help="as train.py's (conv4)")
     add("--weights", default="", metavar="FILE", help="the backbone's: a file, pretrained or random "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learners.heads.discriminant import LinearDiscriminant
 from learners.learner import StagedLearner
 from learners.lite import draws
 from learners.lite.draws import systematic
@@ -61,6 +62,10 @@ def cosine(dim: int = DIM) -> StagedLearner:
     return ProtoNets(backbone(dim=dim), metric="cosine")
 
 
+def lda(dim: int = DIM) -> StagedLearner:
+    return StagedLearner(backbone(dim=dim), LinearDiscriminant()).double()
+
+
 def cnaps(dim: int = DIM) -> StagedLearner:
     torch.manual_seed(1)
     return loud(CNAPs(backbone(film=True, dim=dim), encoder=SetEncoder(8)))
@@ -74,6 +79,7 @@ def simple_cnaps(dim: int = DIM) -> StagedLearner:
 LEARNERS: dict[str, Callable[[], StagedLearner]] = {
     "protonets": protonets,
     "cosine": cosine,
+    "lda": lda,
     "cnaps": cnaps,
     "simple_cnaps": simple_cnaps,
 }

@@ -60,11 +60,19 @@ def flowers(root: Path) -> Path:
     return root / "flowers102"
 
 
-def of(*, train: int = 0, test: int = 0) -> list[Split]:
+def validated_glyphs(root: Path) -> Path:
+    """Four classes to train on, four to validate on, and four to test on."""
+    splits = [of(train=IMAGES)] * 4 + [of(validation=IMAGES)] * 4 + [of(test=IMAGES)] * 4
+    build_shards(Glyphs(name="glyphs", splits=splits), root / "glyphs", RECIPE)
+    return root / "glyphs"
+
+
+def of(*, train: int = 0, validation: int = 0, test: int = 0) -> list[Split]:
     """The splits of the images of a class."""
     before: list[Split] = ["train"] * train
+    between: list[Split] = ["validation"] * validation
     after: list[Split] = ["test"] * test
-    return before + after
+    return before + between + after
 
 
 def orbit(root: Path) -> Path:

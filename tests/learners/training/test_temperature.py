@@ -1,58 +1,41 @@
-"""The temperature that fits: found where it is known, the same for all processes, refused where there is none."""
+"""The temperature that a run begins with."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch.nn import functional
+from torch import Tensor
 
-from learners.training.temperature import best_temperature
+from learners.heads.base import State
+from learners.heads.prototypes import EuclideanPrototypes
+from learners.learner import StagedLearner
+from learners.networks.backbones import backbone
+from learners.processes import ProcessGroup
+from learners.training.config import TrainingConfig
+from learners.training.temperature import fit_temperature
 from pipeline.errors import UsageError
+from pipeline.shardset import ShardSet
+from tests.learners.evaluate.tiny import SIZE, glyphs
 
-TASKS = 40
-
-
-def asked(temperature: float, *, queries: int = 50, way: int = 8) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits, and labels that are drawn as their softmax at this temperature says."""
-    random = torch.Generator().manual_seed(3)
-    logits = [10 * torch.randn(queries, way, generator=random) for _ in range(TASKS)]
-    return [
-        (each, torch.multinomial((each / temperature).softmax(1), 1, generator=random)[:, 0])
-        for each in logits
-    ]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def loss(pairs: list[tuple[torch.Tensor, torch.Tensor]], temperature: float) -> float:
-    losses = [functional.cross_entropy(logits.double() / temperature, labels) for logits, labels in pairs]
-    return float(torch.stack(losses).mean())
+class FarthestPrototypes(EuclideanPrototypes):
+    """The class whose mean is farthest: wrong more often than guessing."""
+
+    def logits(self, state: State, queries: Tensor) -> Tensor:
+        return -super().logits(state, queries)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 6.0, 40.0])
-def test_labels_drawn_at_a_temperature_tell_it(temperature: float) -> None:
-    assert best_temperature(asked(temperature)) == pytest.approx(temperature, rel=0.15)
-
-
-def test_no_other_has_less_loss() -> None:
-    pairs = asked(6.0)
-    least = loss(pairs, best_temperature(pairs))
-    assert all(least < loss(pairs, best_temperature(pairs) * factor) for factor in (0.8, 0.9, 1.1, 1.25))
-
-
-def test_logits_of_another_scale_have_the_temperature_of_that_scale() -> None:
-    pairs = asked(6.0)
-    far = [(1000 * logits, labels) for logits, labels in pairs]
-    assert best_temperature(far) == pytest.approx(1000 * best_temperature(pairs), rel=0.01)
-
-
-def test_answers_that_are_all_right_have_a_finite_sharpness() -> None:
-    logits = 5 * torch.eye(4)
-    found = best_temperature([(logits, torch.arange(4))] * 10)
-    right = (logits / found).softmax(1).diagonal()
-    assert found > 0
-    assert right == pytest.approx([1 - 0.75 / 41] * 4, rel=0.01)
-
-
-def test_features_that_tell_nothing_are_said() -> None:
-    logits = torch.eye(4)
+def test_features_that_tell_nothing_are_an_error_that_names_the_flag(tmp_path: Path) -> None:
+    shards = ShardSet.open(glyphs(tmp_path))
+    config = TrainingConfig(
+        shards=shards.root, learner="protonets", backbone="conv4", image_size=SIZE, way=3, shot=2, query=3,
+        threads=1, device="cpu",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    learner = StagedLearner(backbone("conv4"), FarthestPrototypes())
     with pytest.raises(UsageError, match="no better than chance; leave --fit-temperature out"):
-        best_temperature([(logits, (torch.arange(4) + 1) % 4)])
+        fit_temperature(learner, shards, config, ProcessGroup(0, 1, torch.device("cpu")))
