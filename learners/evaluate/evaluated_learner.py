@@ -14,6 +14,7 @@ from learners.evaluate.task_set import TaskSet
 from learners.learner import MetaLearner
 from learners.methods.catalogue import LearnerInfo, describe_learner, make_learner
 from learners.networks.backbones import PRETRAINED, RANDOM
+from learners.networks.pretraining import pretraining_data
 from learners.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, describe_preset, load_run, read_run_settings
 from learners.task import ChunkedPass
 from pipeline.errors import PipelineError, UsageError, first_few
@@ -42,12 +43,17 @@ class EvaluatedLearner:
         """Plain values, for JSON; for a run also how its gradients were taken."""
         values = {**self.info.described(), "tasks": self.tasks}
         if self.checkpoint is None:
-            return {**values, "weights": self.weights}
+            return {
+                **values,
+                "weights": self.weights,
+                "pretraining": pretraining_data(self.info.backbone, self.weights),
+            }
         try:
             settings = read_run_settings(self.checkpoint.parent)
         except PipelineError:  # `notes` says why
             return values
         values |= {"h": settings.h, "sampler": settings.sampler, "weights": settings.weights or RANDOM}
+        values["pretraining"] = pretraining_data(self.info.backbone, settings.weights)
         return {**values, "preset": settings.preset, "overridden": list(settings.overridden)}
 
     def notes(self, task_set: TaskSet, shards: ShardSet, settings: EvaluationSettings) -> tuple[str, ...]:

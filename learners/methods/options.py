@@ -33,7 +33,8 @@ class LearnerOptions:
         "ORBIT's code trains it",
     )
     film_places: str = setting(
-        "", "with FiLM: a regular expression of the norms that take it; '' is the papers' choice"
+        "",
+        "with FiLM: 'all' norms take it, or those that a regular expression matches; '' is the papers' choice",
     )
     one_shot: Literal["zero", "official"] = setting(
         "zero", "simple_cnaps: covariance of a class with one image; official: the papers' codes'"

@@ -124,7 +124,7 @@ def _timm(name: str, weights: str | Path | None) -> _NetworkParts:
     try:
         if fetch:
             _check_hub(timm.get_pretrained_cfg(model))
-        net = timm.create_model(model, num_classes=0, pretrained=fetch)
+        net = _create_for_any_size(timm, model, fetch=fetch)
         dim = int(net.head_hidden_size)
     except (OSError, RuntimeError) as error:
         if fetch:
@@ -141,6 +141,14 @@ def _timm(name: str, weights: str | Path | None) -> _NetworkParts:
         fix_borders(net)
         normalisation = SYMMETRIC
     return _NetworkParts(net, dim, normalisation, (names,) if isinstance(names, str) else tuple(names))
+
+
+def _create_for_any_size(timm: ModuleType, model: str, *, fetch: bool) -> Any:
+    """A network without its classifier; a transformer interpolates its positions to the size of the images."""
+    try:
+        return timm.create_model(model, num_classes=0, pretrained=fetch, dynamic_img_size=True)
+    except TypeError:  # networks that take every size have no such argument
+        return timm.create_model(model, num_classes=0, pretrained=fetch)
 
 
 def _check_hub(cfg: Any) -> None:

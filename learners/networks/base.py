@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from learners.networks.activations import keep_inputs
 from learners.networks.film import TENSORS_PER_PLACE, film_places, forward_with_film, install_film
 from learners.networks.frozen_casts import FrozenCasts
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, first_line
 from pipeline.pixels import PixelNormalisation, PixelScaling
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -48,6 +48,7 @@ class Backbone(nn.Module):
         keep_inputs(net)
         self._frozen = FrozenCasts(net)
         self.norm = norm
+        self._patch = _patch_side(net)
         self.train()
 
     @property
@@ -69,9 +70,25 @@ class Backbone(nn.Module):
                 f"{self.name} has {len(self.film_channels)} places for FiLM, so it needs "
                 f"{TENSORS_PER_PLACE * len(self.film_channels)} tensors, not {len(film)}"
             )
+        self.check_size(images.shape[-1])
         pixels = self.scaling(images, next(self.net.parameters()).dtype)
         net = self.net if self.mixes_images else self._frozen.network(images.device)
-        return forward_with_film(net, self._film_norms, pixels, film)
+        try:
+            return forward_with_film(net, self._film_norms, pixels, film)
+        except AssertionError as error:  # by which timm's networks of one size refuse others
+            raise UsageError(
+                f"{self.name} does not take images of {images.shape[-1]} pixels: {first_line(error)}"
+            ) from error
+
+    def check_size(self, size: int) -> None:
+        """Refuse images that a transformer cannot cut into whole patches."""
+        if size % self._patch:
+            below = size - size % self._patch
+            sizes = " or ".join(str(side) for side in (below, below + self._patch) if side)
+            raise UsageError(
+                f"{self.name} sees patches of {self._patch} x {self._patch} pixels, which images of {size} pixels are "
+                f"not made of; take --image-size {sizes}, from shards built with --sizes {sizes.split()[-1]}"
+            )
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: FBT001, FBT002 - torch's signature
         """Set training mode; the network's parts stay in eval mode, but for BatchNorm with norm="batch"."""
@@ -81,3 +98,9 @@ class Backbone(nn.Module):
             if self.norm == "batch" and isinstance(module, BATCH_NORMS):
                 module.train(mode)
         return self
+
+
+def _patch_side(net: nn.Module) -> int:
+    """The side of a transformer's patches in pixels; 1 for other networks."""
+    side = getattr(getattr(net, "patch_embed", None), "patch_size", 1)
+    return int(side[0] if isinstance(side, tuple) else side)

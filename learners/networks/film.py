@@ -21,6 +21,7 @@ from torch.nn import functional
 from pipeline.errors import UsageError
 
 FILM_NORMS: Final = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+EVERY_NORM: Final = "all"
 SHORTCUTS: Final = frozenset({"downsample", "shortcut"})  # norms there belong to a change of size
 REGULARISER_SCALE: Final = (
     0.001  # of initial regularisers, so that features start as the weights compute them
@@ -46,12 +47,15 @@ _FILM_CALL: Final = _FilmCall()
 def film_places(net: nn.Module, rule: bool | str = True) -> dict[str, nn.Module]:  # noqa: FBT001, FBT002
     """The norms that take FiLM, by name, in the order of the network.
 
-    rule: a regular expression that a norm's full name matches; True for the papers' choice: in networks with
+    rule: a regular expression that a norm's full name matches; "all" for every norm (LN-Tune of transformers, with
+    their last norm, as ORBIT's code since 2022); True for the papers' choice: in networks with
     depthwise convolutions the norms after these, the stem's and the head's; in others all norms but the
     stem's and those of shortcuts.
     """
     norms = {name: norm for name, norm in net.named_modules() if _may_film(norm)}
-    if isinstance(rule, str):
+    if rule == EVERY_NORM:
+        chosen = [*norms]
+    elif isinstance(rule, str):
         _check_rule(rule)
         try:
             chosen = [name for name in norms if re.fullmatch(rule, name)]

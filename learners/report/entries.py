@@ -21,6 +21,7 @@ COST_COLUMNS: Final = (
 LEARNER_COLUMNS: Final = (
     TableColumn("learner", "method", kind="text", left=True),
     TableColumn("backbone", "backbone", kind="text", left=True),
+    TableColumn("pretraining", "pretrained on", kind="text", left=True),
     TableColumn("image_size", "pixels", kind="text"),
     TableColumn("h", "|H|", kind="text"),
     TableColumn("sampler", "gradient", kind="text", left=True),

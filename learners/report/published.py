@@ -32,6 +32,9 @@ class PublishedValue(NamedTuple):
     interval: float | None = None
 
 
+IMAGENET_1K: Final = "ImageNet-1k"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishedRow:
     """One published row: a learner and its figures."""
@@ -42,15 +45,20 @@ class PublishedRow:
     source: PublishedSource
     figures: Mapping[str, PublishedValue]
     """By the key of a report's column: "cle-ve frame_accuracy", "mean md", "mean natural" ..."""
+    pretraining: str = IMAGENET_1K
+    """What the backbone's first weights were trained on."""
     h: int | None = None
     """Support images with gradient; None for all of them, or where the method has no such choice."""
     cost: AdaptationCost | None = None
+    remark: str = ""
+    """What its training needed besides."""
 
     @property
     def name(self) -> str:
         """The name of the row."""
         h = f", |H| = {self.h}" if self.h is not None else ""
-        return f"{self.learner}, {self.backbone}, {self.image_size} px{h}"
+        seen = f" pretrained on {self.pretraining}" if self.pretraining != IMAGENET_1K else ""
+        return f"{self.learner}, {self.backbone}{seen}, {self.image_size} px{h}{self.remark}"
 
 
 LITE_PAPER: Final = "Bronskill et al., Memory Efficient Meta-Learning with Large Images, NeurIPS 2021"
@@ -64,6 +72,15 @@ ORBIT_KEYS: Final = (
 )  # fmt: skip
 SUMMARY_KEYS: Final = ("mean md", "mean all", "mean natural", "mean specialised", "mean structured")
 PUBLISHED_BACKBONES: Final = {"RN18": "ResNet-18", "EN-B0": "EfficientNet-B0"}
+PUBLISHED_PRETRAINING: Final = {
+    "EfficientNet-v2-S": "ImageNet-21k",
+    "ViT-B-32": "ImageNet-21k",
+    "ViT-B-32-CLIP": "LAION-2B, image and text",
+}
+"""By the names of ORBIT's list, from its code; all others are of ImageNet-1k."""
+CHECKPOINTED_H: Final = "100"
+ORBIT_PRETRAINED: Final = ("FineTuner", "84")
+"""The learner and image size of Table 1 whose backbone was pretrained on ORBIT's own training users, by its code."""
 
 _ORBIT_2021_TEXT: Final = """
 FineTuner           84  RN18  69.5 2.2 79.7 2.6 53.7 1.8 63.1 2.4 317.70 50FB  53.94 11.17
@@ -108,10 +125,10 @@ ProtoNets+LITE      EfficientNet-B0   67.91 0.56
 ProtoNets+LITE      EfficientNet-v2-S 72.76 0.53
 ProtoNets+LITE      ViT-B-32          73.53 0.51
 ProtoNets+LITE      ViT-B-32-CLIP     73.95 0.52
-ProtoNets_(cosine)  EfficientNet-B0   67.48 0.57
-ProtoNets_(cosine)  EfficientNet-v2-S 73.10 0.54
-ProtoNets_(cosine)  ViT-B-32          75.38 0.51
-ProtoNets_(cosine)  ViT-B-32-CLIP     73.54 0.52
+ProtoNets_(cosine)+LITE EfficientNet-B0   67.48 0.57
+ProtoNets_(cosine)+LITE EfficientNet-v2-S 73.10 0.54
+ProtoNets_(cosine)+LITE ViT-B-32          75.38 0.51
+ProtoNets_(cosine)+LITE ViT-B-32-CLIP     73.54 0.52
 FineTuner           EfficientNet-B0   64.57 0.56
 FineTuner           ViT-B-32-CLIP     71.31 0.55
 FineTuner+FiLM      EfficientNet-B0   66.63 0.58
@@ -131,6 +148,7 @@ def _orbit_2021_row(line: str) -> PublishedRow:
         learner=_learner_name(learner),
         backbone=PUBLISHED_BACKBONES[backbone],
         image_size=int(size),
+        pretraining="ORBIT's training users" if (learner, size) == ORBIT_PRETRAINED else IMAGENET_1K,
         source=LITE_TABLE_1,
         figures=dict(zip(ORBIT_KEYS, map(PublishedValue, values[::2], values[1::2]), strict=True)),
         cost=AdaptationCost(
@@ -144,11 +162,12 @@ def _vtab_md_row(line: str) -> PublishedRow:
     learner, size, h, *values = line.split()
     return PublishedRow(
         learner=_learner_name(learner),
-        backbone=PUBLISHED_BACKBONES["EN-B0"],
+        backbone=PUBLISHED_BACKBONES["EN-B0"],  # the table does not say it; the code does
         image_size=int(size),
         source=LITE_TABLE_2,
         figures={key: PublishedValue(float(v)) for key, v in zip(SUMMARY_KEYS, values, strict=True)},
         h=None if h == "all" else int(h),
+        remark=" with activation checkpointing" if h == CHECKPOINTED_H else "",
     )
 
 
@@ -158,6 +177,7 @@ def _orbit_2022_row(line: str) -> PublishedRow:
         learner=_learner_name(learner),
         backbone=backbone,
         image_size=224,
+        pretraining=PUBLISHED_PRETRAINING.get(backbone, IMAGENET_1K),
         source=ORBIT_README,
         figures={ORBIT_KEYS[2]: PublishedValue(float(value), float(interval))},
     )

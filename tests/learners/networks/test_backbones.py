@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 from learners.networks import BACKBONE_NAMES, Backbone, backbone
+from learners.networks.weights import save_weights
 from pipeline.errors import UsageError
 from pipeline.pixels import IMAGENET, SYMMETRIC, PixelNormalisation, normalise
 from tests.learners.small import pictures, scramble, toy
@@ -144,3 +147,44 @@ def test_without_timm_the_message_says_what_to_install(monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="pip install timm; without it there are conv4, resnet18"):
         backbone("efficientnet_b0")
     assert backbone("resnet18_84").dim == 512
+
+
+FOUNDATION = (
+    "vit_tiny_patch16_224.augreg_in21k",
+    "eva02_tiny_patch14_224",
+    "vit_small_patch14_dinov2.lvd142m",
+)
+
+
+@pytest.mark.parametrize("name", FOUNDATION)
+def test_a_transformer_takes_images_of_any_whole_number_of_patches_and_keeps_the_shapes_of_its_file(
+    name: str, tmp_path: Path
+) -> None:
+    net, patch = backbone(name), 14 if "14" in name else 16
+    features = []
+    with torch.no_grad():
+        for size in (5 * patch, 6 * patch):
+            images = pictures(2, size)
+            features.append(net(images))
+            assert torch.allclose(features[-1][:1], net(images[:1]), atol=1e-4)
+    assert not torch.allclose(features[0], features[1])
+    save_weights(tmp_path / "net.safetensors", net)
+    again = backbone(name, weights=tmp_path / "net.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(pictures(2, 5 * patch)), features[0])
+    native = timm.create_model(name, num_classes=0).state_dict()
+    assert {key: value.shape for key, value in net.net.state_dict().items()} == {
+        key: value.shape for key, value in native.items()
+    }
+
+
+def test_images_that_are_not_made_of_whole_patches_are_said_with_sizes_that_are() -> None:
+    with pytest.raises(UsageError, match=r"16 x 16 .* 84 pixels .* take --image-size 80 or 96, .*--sizes 96"):
+        backbone("vit_tiny_patch16_224")(pictures(1, 84))
+    with pytest.raises(UsageError, match=r"take --image-size 16, "):
+        backbone("vit_tiny_patch16_224")(pictures(1, 8))
+
+
+def test_a_network_of_one_size_says_which_it_takes() -> None:
+    with pytest.raises(UsageError, match=r"mixer_s16_224 does not take images of 96 pixels: .*224"):
+        backbone("mixer_s16_224")(pictures(1, 96))

@@ -189,3 +189,10 @@ def test_a_new_generator_starts_close_to_the_identity_and_its_penalty_is_the_reg
 def test_a_generator_without_places_is_refused() -> None:
     with pytest.raises(UsageError, match="film=True"):
         FilmGenerator(backbone("conv4").film_channels)
+
+
+def test_every_norm_takes_film_by_one_word() -> None:
+    net = backbone("vit_tiny_patch16_224").net
+    assert len(film_places(net)) == 24  # two in each of twelve blocks
+    assert [*film_places(net, "all")][-1] == "norm"
+    assert len(film_places(net, "all")) == 25

@@ -137,7 +137,7 @@ def test_the_benchmark_since_2022_has_its_own_published_rows_and_digits() -> Non
     videos, _ = orbit_tables(name_results([result]), published=True)
     assert cells(videos, "new")["clutter videos frame"] == TableCell("68.41", "0.55", "10.5")
     assert len(videos.groups[1].rows) == 16
-    paper = cells(videos, "ProtoNets (cosine), ViT-B-32, 224 px")
+    paper = cells(videos, "ProtoNets (cosine) + LITE, ViT-B-32 pretrained on ImageNet-21k, 224 px")
     assert paper["clutter videos frame"] == TableCell("75.38", "0.51", "1", best=True)
 
 
