@@ -151,6 +151,12 @@ def _create_for_any_size(timm: ModuleType, model: str, *, fetch: bool) -> Any:
         return timm.create_model(model, num_classes=0, pretrained=fetch)
 
 
+def usual_tag(name: str) -> str:
+    """The tag of the weights that timm fetches for a model's name without one."""
+    cfg = _import_timm(name).get_pretrained_cfg(name)
+    return str(cfg.tag or "") if cfg is not None else ""
+
+
 def _check_hub(cfg: Any) -> None:
     """Raise OSError at once where the hub cannot be reached; its own client tries again for a minute."""
     if cfg is None or not cfg.hf_hub_id:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from learners.networks.backbones import ALIASES, OWN_NETWORKS, PRETRAINED, RANDOM, TIMM
+from learners.networks.backbones import ALIASES, OWN_NETWORKS, PRETRAINED, RANDOM, TIMM, usual_tag
 
 PRETRAINING_SETS: Final = (
     ("lvd142m", "LVD-142M, self-supervised"),
@@ -43,7 +43,7 @@ def pretraining_data(backbone: str, weights: str) -> str:
     if backbone in OWN_NETWORKS:
         return ""
     name = ALIASES.get(backbone, backbone).removeprefix(TIMM)
-    tag = name.partition(".")[2] or (_usual_tag(name) if weights == PRETRAINED else "")
+    tag = name.partition(".")[2] or (usual_tag(name) if weights == PRETRAINED else "")
     for later in (FINE_TUNED, DISTILLED):
         first, found, last = tag.partition(later)
         if found and _set_of(first) and _set_of(last):
@@ -53,11 +53,3 @@ def pretraining_data(backbone: str, weights: str) -> str:
 
 def _set_of(tag: str) -> str:
     return next((what for part, what in PRETRAINING_SETS if part in tag), "")
-
-
-def _usual_tag(name: str) -> str:
-    """The tag of the weights that timm fetches for a name without one."""
-    import timm  # noqa: PLC0415 - a large library
-
-    cfg = timm.get_pretrained_cfg(name)
-    return str(cfg.tag or "") if cfg is not None else ""

@@ -33,6 +33,7 @@ from tests.pretended_gpu.streams import DeviceStream
 
 SIZE = 32
 LAG = 12  # ticks
+ROUNDING = 1e-5  # of probabilities: chunks are padded on a GPU, and a convolution may sum otherwise then
 LONG_LAG = 400  # a copy may take as long as an episode's kernels
 
 
@@ -52,23 +53,11 @@ def words(*more: object) -> list[str]:
 def train_words(shards: Path, out: Path, learner: str, device: str) -> list[str]:
     """Three steps of two small episodes, and a validation."""
     return words(
-        *(
-            "--shards",
-            shards,
-            "--out",
-            out,
-            "--learner",
-            learner,
-            "--backbone",
-            "conv4",
-            "--weights",
-            "random",
-        ),
-        *("--image-size", SIZE, "--way", 4, "--shot", 3, "--query", 3, "--h", 8, "--tasks", 6),
-        *("--tasks-per-step", 2, "--save-every", 4, "--validate-every", 0, "--validation-tasks", 2),
-        *("--chunk", 16),
-        *("--threads", 1, "--device", device),
-    )
+        "--shards", shards, "--out", out, "--learner", learner, "--backbone", "conv4", "--weights", "random",
+        "--image-size", SIZE, "--way", 4, "--shot", 3, "--query", 3, "--h", 8, "--tasks", 6, "--chunk", 16,
+        "--tasks-per-step", 2, "--save-every", 4, "--validate-every", 0, "--validation-tasks", 2,
+        "--threads", 1, "--device", device,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -81,23 +70,10 @@ def test_a_run_and_its_evaluation_have_the_cpus_figures(learner: str, demo: Path
         with pretended_gpu(lag=LAG):
             assert train.main(train_words(demo, out, learner, device)) == 0
             flags = words(
-                "--shards", demo, "--checkpoint", tmp_path / "cpu", "--protocol", "fixed", "--way", 3
-            )
-            more = words(
-                "--shot",
-                2,
-                "--query",
-                3,
-                "--tasks",
-                3,
-                "--out",
-                out / "results",
-                "--threads",
-                1,
-                "--device",
-                device,
-            )
-            assert evaluate([*flags, *more]) == 0
+                "--shards", demo, "--checkpoint", tmp_path / "cpu", "--protocol", "fixed", "--way", 3, "--shot", 2,
+                "--query", 3, "--tasks", 3, "--out", out / "results", "--threads", 1, "--device", device,
+            )  # fmt: skip
+            assert evaluate(flags) == 0
         losses[device] = [line["loss"] for line in read_records(out) if line["kind"] == "step"]
         answers[device] = EvaluationResult.load(out / "results").scores
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
@@ -172,8 +148,9 @@ def test_a_classifier_answers_on_a_gpu_as_on_the_cpu(name: str, photos: Path, tm
     needed = Learner.of(net, describe_learner(net, name, SIZE), "cpu").adapt(photos)(queries)
     with pretended_gpu(lag=LAG):
         classifier = Learner.of(net, describe_learner(net, name, SIZE), "cuda").adapt(photos)
-        assert torch.equal(classifier(queries.to("cuda")).cpu(), needed)
+        assert torch.allclose(classifier(queries.to("cuda")).cpu(), needed, atol=ROUNDING)
         classifier.save(tmp_path / "x.safetensors")
         loaded = PortableClassifier.load(tmp_path / "x.safetensors", "cuda")
-        assert torch.equal(loaded(queries.to("cuda")).cpu(), needed)
-    assert torch.equal(PortableClassifier.load(tmp_path / "x.safetensors", "cpu")(queries), needed)
+        assert torch.allclose(loaded(queries.to("cuda")).cpu(), needed, atol=ROUNDING)
+    again = PortableClassifier.load(tmp_path / "x.safetensors", "cpu")
+    assert torch.allclose(again(queries), needed, atol=ROUNDING)

@@ -296,7 +296,8 @@ def test_a_file_has_what_flags_have_and_flags_win(
     ("text", "message"),
     [
         ("chnk: 4", r"--config .*evaluate.yaml: it has 'chnk', .*; 'chunk' may be meant"),
-        ("chunk: '4'", r"evaluate.yaml: chunk: Expected `int`, got `str`"),
+        ("chunk: '4'", r"evaluate.yaml: chunk: Invalid enum value '4'"),
+        ("threads: '4'", r"evaluate.yaml: threads: Expected `int \| null`, got `str`"),
         ("way: five", r"evaluate.yaml: way: Expected `int`, got `str`"),
         ("within: 'no'", r"evaluate.yaml: within: Expected `bool`, got `str`"),
         ("shards: one", r"evaluate.yaml: shards: Expected `array`, got `str`"),

@@ -211,7 +211,7 @@ def test_wrong_combinations_are_refused_in_one_line(
 @pytest.mark.parametrize("option", OPTION_NAMES)
 def test_a_run_has_its_options_already(shards: Path, tmp_path: Path, option: str) -> None:
     other: dict[str, Any] = {"film_places": "bn1", "encoder_size": 32, "inner_steps": 3}
-    numbers = dict.fromkeys(("inner_lr", "inner_backbone_lr", "clamp"), 0.5)
+    numbers = dict.fromkeys(("inner_lr", "inner_backbone_lr", "clamp", "logistic_c"), 0.5)
     words = {
         "encoder_norm": "batch", "encoder_pixels": "imagenet", "backbone_norm": "batch", "one_shot": "official",
         "inner_optimizer": "adam", "inner_weighting": "paper",

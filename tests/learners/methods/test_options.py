@@ -249,4 +249,5 @@ def test_a_frozen_backbone_starts_with_pretrained_weights_and_others_at_random()
     assert first == {
         "protonets": "random", "protonets_cosine": "random", "maml": "random", "cnaps": "pretrained",
         "simple_cnaps": "pretrained", "finetuner": "pretrained", "finetuner_film": "pretrained",
+        "lda": "random", "logreg": "pretrained",
     }  # fmt: skip
