@@ -26,6 +26,7 @@ from learners.learner import StagedLearner
 from learners.lite.engine import Lite, backward
 from learners.methods.simple_cnaps import SimpleCNAPs
 from learners.networks import backbone
+from learners.processes import join_processes
 from learners.task import Task
 
 EPISODE_DIM: Final = 1280  # features of EfficientNet-B0
@@ -117,9 +118,10 @@ def main() -> None:
         "step": lambda request: step(learner, task, request),
         "head": lambda request: head(features, queries, labels, way, request["chunk"]),
     }
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(json.dumps(answers[request["what"]](request)), flush=True)
+    with join_processes("cpu"):  # as train.py does: it decides how memory is kept
+        for line in sys.stdin:
+            request = json.loads(line)
+            print(json.dumps(answers[request["what"]](request)), flush=True)
 
 
 if __name__ == "__main__":
