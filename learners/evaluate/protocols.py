@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
+from learners.evaluate.dataset_choice import choose_datasets, missing_datasets, validation_names
 from learners.evaluate.scores import accuracy_scores, orbit_scores
 from learners.evaluate.task_set import DatasetTasks, TaskSet
 from pipeline.errors import UsageError
-from pipeline.index import Dataset
 from pipeline.records import Split
 from pipeline.samplers import Fixed, MetaDataset, Orbit, Vtab
 from pipeline.samplers.orbit.rules import OrbitMode, ProtocolName
@@ -79,12 +79,12 @@ class MetaDatasetOptions(ProtocolOptions):
             for name in names
         )  # fmt: skip
         wanted = self.datasets or MD_TEST
-        notes = _missing_datasets(wanted, names)
+        notes = missing_datasets(wanted, names)
         return TaskSet(datasets=datasets, averages={ALL_DATASETS: wanted}, notes=notes)
 
     def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
-        names = tuple(shards.with_split("validation"))
-        if not names or self.split == "validation":
+        names = validation_names(shards, self.split, tuple(shards.datasets))
+        if not names:
             return None
         return replace(self, split="validation", datasets=names, tasks=tasks).task_set(shards)
 
@@ -112,7 +112,7 @@ class VtabOptions(ProtocolOptions):
             datasets=datasets,
             averages={name: members for name, members in wanted.items() if members},
             notes=(
-                *_missing_datasets(wanted[ALL_DATASETS], names),
+                *missing_datasets(wanted[ALL_DATASETS], names),
                 *notes,
                 *filter(None, map(_unseen_classes_note, datasets)),
             ),
@@ -168,8 +168,8 @@ class OrbitOptions(ProtocolOptions):
 
     def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
         """The first tasks of the validation users."""
-        names = choose_datasets(shards, self.datasets, ("orbit",), "dataset orbit")
-        if self.split == "validation" or names[0] not in shards.with_split("validation"):
+        named = choose_datasets(shards, self.datasets, ("orbit",), "dataset orbit")
+        if not validation_names(shards, self.split, named):
             return None
         whole = replace(self, split="validation").task_set(shards)
         return replace(whole, datasets=tuple(replace(d, tasks=min(d.tasks, tasks)) for d in whole.datasets))
@@ -212,10 +212,8 @@ class FixedOptions(ProtocolOptions):
         )
 
     def validation_set(self, shards: ShardSet, tasks: int) -> TaskSet | None:
-        names = tuple(
-            name for name in shards.with_split("validation") if name in (self.datasets or shards.datasets)
-        )
-        if not names or self.split == "validation":
+        names = validation_names(shards, self.split, self.datasets or tuple(shards.datasets))
+        if not names:
             return None
         return replace(self, split="validation", datasets=names, tasks=tasks).task_set(shards)
 
@@ -234,37 +232,6 @@ class FixedOptions(ProtocolOptions):
 PROTOCOLS: Final[Mapping[str, type[ProtocolOptions]]] = {
     kind.name: kind for kind in (MetaDatasetOptions, VtabOptions, OrbitOptions, FixedOptions)
 }
-
-
-def choose_datasets(
-    shards: ShardSet, named: Sequence[str], usual: Sequence[str], what: str
-) -> tuple[str, ...]:
-    """The datasets named, all of which must be in the shards, or else the usual ones that are."""
-    if len(set(named)) < len(named):
-        raise UsageError(f"--datasets takes different names, got {' '.join(named)}")
-    present = tuple(name for name in named or usual if name in shards.datasets)
-    held = ", ".join(map(_name_with_splits, shards))
-    if named and len(present) < len(named):
-        absent = ", ".join(name for name in named if name not in present)
-        raise UsageError(f"{shards.root} has no dataset {absent}; it has {held}")
-    if not present:
-        raise UsageError(
-            f"{shards.root} has no {what}; it has {held}; name others with --datasets, or build it with "
-            "python -m pipeline.build"
-        )
-    return present
-
-
-def _name_with_splits(dataset: Dataset) -> str:
-    splits = ", ".join(filter(None, dataset.manifest.splits))
-    return f"{dataset.manifest.name} ({splits})" if splits else dataset.manifest.name
-
-
-def _missing_datasets(wanted: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
-    absent = [name for name in wanted if name not in present]
-    if not absent:
-        return ()
-    return (f"{len(absent)} of {len(wanted)} datasets are not in the shards: {', '.join(absent)}",)
 
 
 def _unseen_classes_note(tasks: DatasetTasks) -> str:

@@ -115,6 +115,13 @@ def test_validation_classes_that_make_no_such_tasks_are_told(shards: Path, tmp_p
     assert [score.fitted for score in few.calibration] == [False]
 
 
+def test_classes_that_are_scored_never_decide_the_temperature(shards: Path, tmp_path: Path) -> None:
+    every = evaluated(shards, tmp_path / "every", "--split", "")
+    assert any("validation classes too" in note for note in every.notes)
+    own = evaluated(shards, tmp_path / "own", "--split", "validation")
+    assert [[score.fitted for score in result.calibration] for result in (every, own)] == [[False], [False]]
+
+
 def test_tasks_answered_before_there_was_calibration_leave_it_out() -> None:
     known = TaskCalibration(temperature=1.0, nll=0.5, ece=0.1)
     tasks = [
