@@ -61,7 +61,6 @@ from pipeline.loader.episode import Episode
 from pipeline.process import note_stop_signals
 from pipeline.shardset import ShardSet
 
-SMALLER: Final = "a smaller --chunk, --precision bfloat16 or a smaller --image-size needs less"
 VALIDATION_SEED: Final = 1 << 32  # added to the seed, so that validation draws other episodes than training
 
 
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         join_processes(config.device) as processes,
         note_stop_signals() as stop,
         network_arithmetic(config.precision, processes.device, deterministic=config.deterministic),
-        out_of_memory_in_words(SMALLER),
+        out_of_memory_in_words(),
     ):
         run = TrainingRun.open(config, processes, resume=resume)
         with processes.hold(config.folder):

@@ -18,6 +18,8 @@ from pipeline.errors import RunInterrupted, UsageError, errors_about, first_line
 from pipeline.layout import HOST_NAME, lock_file, make_folder, remove_leftovers
 
 LOCK_FILE: Final = ".lock"
+NEEDS_LESS: Final = "a smaller --chunk, --precision bfloat16 or a smaller --image-size needs less"
+"""Memory: the cure of commands that have these flags."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGEST_KEPT: Final = 1 << 30  # bytes of a block
 NEVER: Final = -1
@@ -179,7 +181,7 @@ def _holder(folder: Path) -> str:
 
 
 @contextmanager
-def out_of_memory_in_words(cure: str) -> Iterator[None]:
+def out_of_memory_in_words(cure: str = NEEDS_LESS) -> Iterator[None]:
     """Raise UsageError, which ends with the cure, where the device's memory does not suffice."""
     try:
         yield

@@ -25,46 +25,23 @@ from learners.training.journal import RunJournal, read_records
 from pipeline.build.__main__ import main as build
 from pipeline.errors import IntegrityError, PipelineError, RunInterrupted, SourceMissing, UsageError
 from tests.pipeline.sources.orbit.tree import make_orbit
+from tests.small_runs import DEMO_SIDE, demo_run, same, small_demo, weights
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = 32
+SIZE = DEMO_SIDE
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn dataset, ten pictures of a class, raw at 32 pixels."""
-    root = tmp_path_factory.mktemp("train") / "demo"
-    command = ["--dataset", "demo", "--out", str(root), "--sizes", str(SIZE), "--quiet"]
-    assert build([*command, "--encode", f"{SIZE}=raw", "--limit-per-class", "10"]) == 0
-    return root
-
-
-def command(shards: Path, out: Path, *more: object) -> list[str]:
-    """Four steps of two small episodes."""
-    flags = {
-        "--shards": shards, "--out": out, "--learner": "protonets", "--backbone": "conv4",
-        "--image-size": SIZE, "--way": 4, "--shot": 3, "--query": 3, "--h": 8, "--tasks": 8,
-        "--tasks-per-step": 2, "--save-every": 2, "--validate-every": 0, "--validation-tasks": 2,
-        "--threads": 1, "--device": "cpu",
-    }  # fmt: skip
-    return [str(word) for pair in flags.items() for word in pair] + [str(word) for word in more]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    tensors, _ = checkpoint.load(out / trained.LAST_CHECKPOINT)
-    return tensors
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return small_demo(tmp_path_factory.mktemp("train") / "demo")
 
 
 @pytest.fixture(scope="module")
 def whole(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that nothing interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert train.main(command(demo, out)) == 0
+    assert train.main(demo_run(demo, out)) == 0
     return out
 
 
@@ -85,7 +62,7 @@ def test_a_run_ends_with_a_curve(whole: Path) -> None:
 
 
 def test_the_same_settings_give_the_same_bits(demo: Path, whole: Path, tmp_path: Path) -> None:
-    assert train.main(command(demo, tmp_path / "again")) == 0
+    assert train.main(demo_run(demo, tmp_path / "again")) == 0
     assert same(weights(tmp_path / "again"), weights(whole))
 
 
@@ -94,7 +71,7 @@ def test_a_run_resumed_after_any_step_ends_in_the_same_bits(
     demo: Path, whole: Path, tmp_path: Path, done: int
 ) -> None:
     out = tmp_path / "parts"
-    assert train.main(command(demo, out, "--tasks", done)) == 0
+    assert train.main(demo_run(demo, out, "--tasks", done)) == 0
     assert not same(weights(out), weights(whole))
     assert train.main(["--resume", str(out), "--tasks", "8"]) == 0
     assert same(weights(out), weights(whole))
@@ -106,12 +83,12 @@ def test_a_drawn_part_of_the_queries_trains_and_resumes_bit_for_bit(
     demo: Path, whole: Path, tmp_path: Path
 ) -> None:
     flags = ("--query-h", 3)
-    assert train.main(command(demo, tmp_path / "drawn", *flags)) == 0
-    assert train.main(command(demo, tmp_path / "parts", *flags, "--tasks", 4)) == 0
+    assert train.main(demo_run(demo, tmp_path / "drawn", *flags)) == 0
+    assert train.main(demo_run(demo, tmp_path / "parts", *flags, "--tasks", 4)) == 0
     assert train.main(["--resume", str(tmp_path / "parts"), "--tasks", "8"]) == 0
     assert same(weights(tmp_path / "parts"), weights(tmp_path / "drawn"))
     assert not same(weights(tmp_path / "drawn"), weights(whole))
-    assert train.main(command(demo, tmp_path / "every", "--query-h", 1000)) == 0
+    assert train.main(demo_run(demo, tmp_path / "every", "--query-h", 1000)) == 0
     assert same(weights(tmp_path / "every"), weights(whole))
 
 
@@ -132,7 +109,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(
     demo: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    process = run(*command(demo, out, "--tasks", 8000, "--save-every", 8000))
+    process = run(*demo_run(demo, out, "--tasks", 8000, "--save-every", 8000))
     deadline = time.monotonic() + 120
     while not read_records(out) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -142,7 +119,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(
     assert f"--resume {out}" in said
     done = checkpoint.load(out / trained.LAST_CHECKPOINT)[1]["tasks"]
     assert done == read_records(out)[-1]["tasks"]
-    longer = run(*command(demo, tmp_path / "longer", "--tasks", done))  # as many threads as before
+    longer = run(*demo_run(demo, tmp_path / "longer", "--tasks", done))  # as many threads as before
     longer.communicate(timeout=120)
     assert longer.returncode == 0
     assert same(weights(out), weights(tmp_path / "longer"))
@@ -150,8 +127,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_bit_for_bit(
 
 def test_a_run_stopped_before_a_validation_resumes_with_it(demo: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "stopped"
-    assert train.main(command(demo, whole, "--validate-every", 2)) == 0
-    config, _ = parse(command(demo, out, "--validate-every", 2))
+    assert train.main(demo_run(demo, whole, "--validate-every", 2)) == 0
+    config, _ = parse(demo_run(demo, out, "--validate-every", 2))
     with join_processes("cpu") as members:
         run = train.TrainingRun.open(config, members, resume=False)
         with members.hold(out):
@@ -181,7 +158,7 @@ def test_orbit_tasks_train_clip_by_clip(tmp_path: Path, protocol: str, learner: 
     flags = ["--dataset", "orbit", "--source", str(source), "--sizes", str(SIZE), "--quiet"]
     assert build([*flags, "--out", str(shards), "--encode", f"{SIZE}=raw"]) == 0
     options = ("--orbit", protocol, "--way", 0, "--mode", "clu-ve", "--learner", *learner)
-    assert train.main(command(shards, out, *options, "--tasks", 4)) == 0
+    assert train.main(demo_run(shards, out, *options, "--tasks", 4)) == 0
     steps, (score,) = read_records(out)[:2], read_records(out)[2:]
     assert [line["tasks"] for line in steps] == [2, 4]
     frames = 64 if protocol == "2021" else 59  # padded to clips; without the one that lacks the object
@@ -194,7 +171,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(demo: Path, tmp_path: Pat
     for ranks in (1, 2, 4):
         out = tmp_path / f"of{ranks}"
         options = ("--ordered", "--tasks", 8, "--tasks-per-step", 4, "--fit-temperature")
-        process = run(*command(demo, out, *options), ranks=ranks)
+        process = run(*demo_run(demo, out, *options), ranks=ranks)
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
         found.append(weights(out))
@@ -205,7 +182,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(demo: Path, tmp_path: Pat
 @pytest.mark.parametrize("learner", ["protonets_cosine", "cnaps", "simple_cnaps", "maml"])
 def test_every_learner_trains(demo: Path, tmp_path: Path, learner: str) -> None:
     out = tmp_path / learner
-    assert train.main(command(demo, out, "--learner", learner, "--weights", "random", "--tasks", 2)) == 0
+    assert train.main(demo_run(demo, out, "--learner", learner, "--weights", "random", "--tasks", 2)) == 0
     before, _ = checkpoint.flatten({"learner": initial_learner(TrainingConfig.read(out), CPU).state_dict()})
     after = weights(out)
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -215,18 +192,18 @@ def test_a_temperature_that_fits_is_found_once_and_kept(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train.main(command(demo, whole, "--fit-temperature")) == 0
+    assert train.main(demo_run(demo, whole, "--fit-temperature")) == 0
     found = trained.load_run(whole).net.temperature
     assert found != 1
     assert f"temperature {found:.3g}\n" in capsys.readouterr().out
-    assert train.main(command(demo, parts, "--fit-temperature", "--tasks", 4)) == 0
+    assert train.main(demo_run(demo, parts, "--fit-temperature", "--tasks", 4)) == 0
     assert train.main(["--resume", str(parts), "--tasks", "8"]) == 0
     assert same(weights(parts), weights(whole))
 
 
 def test_augmented_episodes_train_as_well(demo: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "turned"
-    assert train.main(command(demo, out, "--rotate", "--flip")) == 0
+    assert train.main(demo_run(demo, out, "--rotate", "--flip")) == 0
     assert not same(weights(out), weights(whole))
 
 
@@ -234,7 +211,7 @@ def test_augmented_episodes_train_as_well(demo: Path, whole: Path, tmp_path: Pat
 def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "long"
     options = ("--tasks", 160, "--validation-tasks", 40, "--validate-every", 158)
-    assert train.main(command(demo, out, *options)) == 0
+    assert train.main(demo_run(demo, out, *options)) == 0
     steps = [line["accuracy"] for line in read_records(out) if line["kind"] == "step"]
     assert sum(steps[-20:]) / 20 > sum(steps[:20]) / 20 + 0.1
 
@@ -276,19 +253,19 @@ def test_training_raises_the_accuracy_on_classes_never_seen(demo: Path, tmp_path
 )
 def test_what_cannot_be_is_refused(demo: Path, tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
-        train.main([*command(demo, tmp_path / "x"), *options])
+        train.main([*demo_run(demo, tmp_path / "x"), *options])
     assert not (tmp_path / "x" / trained.LAST_CHECKPOINT).exists()
 
 
 def test_an_unknown_flag_is_a_usage_error(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
-        train.main([*command(demo, tmp_path / "x"), "--learning-rate", "1"])
+        train.main([*demo_run(demo, tmp_path / "x"), "--learning-rate", "1"])
     assert stopped.value.code == 2
 
 
 def test_a_run_is_not_overwritten(demo: Path, whole: Path) -> None:
     with pytest.raises(UsageError, match=r"--resume"):
-        train.main(command(demo, whole))
+        train.main(demo_run(demo, whole))
 
 
 def test_a_run_goes_on_with_the_settings_it_began_with(whole: Path) -> None:
@@ -300,7 +277,7 @@ def test_a_run_goes_on_with_the_settings_it_began_with(whole: Path) -> None:
 
 def test_a_damaged_checkpoint_is_said(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "cut"
-    assert train.main(command(demo, out, "--tasks", 2)) == 0
+    assert train.main(demo_run(demo, out, "--tasks", 2)) == 0
     data = (out / trained.LAST_CHECKPOINT).read_bytes()
     (out / trained.LAST_CHECKPOINT).write_bytes(data[: len(data) // 2])
     with pytest.raises(IntegrityError, match=r"last.safetensors"):
@@ -312,7 +289,7 @@ def test_weights_that_a_step_threw_away_are_not_saved(demo: Path, tmp_path: Path
     with pytest.raises(
         IntegrityError, match=r"answers are not finite: training diverged.*no checkpoint yet.*lower --lr"
     ):
-        train.main(command(demo, out, "--lr", 1e30))
+        train.main(demo_run(demo, out, "--lr", 1e30))
     with pytest.raises(SourceMissing, match=r"ended before its first save; start it again"):
         train.main(["--resume", str(out)])
 
@@ -321,34 +298,34 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "diverged"
-    assert train.main(command(demo, whole, "--tasks", 4)) == 0
+    assert train.main(demo_run(demo, whole, "--tasks", 4)) == 0
     rate = TrainingConfig.rate_factor
     monkeypatch.setattr(
         TrainingConfig, "rate_factor", lambda own, tasks: 1e30 if tasks == 4 else rate(own, tasks)
     )
     with pytest.raises(IntegrityError, match=r"after episode 5 .*has those after 4 episodes"):
-        train.main(command(demo, out))
+        train.main(demo_run(demo, out))
     assert same(weights(out), weights(whole))
     shutil.rmtree(out)
     with pytest.raises(
         IntegrityError, match=r"the loss of episodes 6 to 7 is nan: .*has those after 4 episodes"
     ):
-        train.main(command(demo, out, "--save-every", 4))
+        train.main(demo_run(demo, out, "--save-every", 4))
 
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with join_processes("cpu") as first, first.hold(out):
         with pytest.raises(UsageError, match=rf"run is in use by process {os.getpid()} of .*--out"):
-            train.main(command(demo, out, "--seed", 1))
+            train.main(demo_run(demo, out, "--seed", 1))
         assert [file.name for file in out.iterdir()] == [LOCK_FILE]
-    assert train.main(command(demo, out, "--tasks", 2)) == 0
+    assert train.main(demo_run(demo, out, "--tasks", 2)) == 0
 
 
 def test_a_run_does_not_go_on_with_other_images(demo: Path, tmp_path: Path) -> None:
     shards, out = tmp_path / "demo", tmp_path / "run"
     shutil.copytree(demo, shards)
-    assert train.main(command(shards, out, "--tasks", 2)) == 0
+    assert train.main(demo_run(shards, out, "--tasks", 2)) == 0
     moved = shards.rename(tmp_path / "moved")
     assert train.main(["--resume", str(out), "--tasks", "4", "--shards", str(moved)]) == 0
     fewer = [
@@ -373,7 +350,7 @@ def test_a_run_does_not_go_on_with_other_images(demo: Path, tmp_path: Path) -> N
 
 def test_a_journal_line_that_was_cut_off_does_not_matter(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    assert train.main(command(demo, out, "--tasks", 4)) == 0
+    assert train.main(demo_run(demo, out, "--tasks", 4)) == 0
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "step", "tas')
     assert train.main(["--resume", str(out), "--tasks", "6"]) == 0

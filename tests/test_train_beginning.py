@@ -23,7 +23,8 @@ from pipeline.errors import PipelineError, SourceMissing, UsageError
 from pipeline.loader.episode import Episode
 from pipeline.pixels import IMAGENET
 from tests.learners.training.tiny_md import SIDE, one_thread, small_run, tiny_md
-from tests.test_train import run, same, weights
+from tests.small_runs import same, weights
+from tests.test_train import run
 
 FEW = ("omniglot", "mnist", "mscoco")
 OWN = ("--datasets", "omniglot", "mnist", "--validation-datasets", "mscoco")

@@ -26,8 +26,9 @@ from pipeline.episodes import LITE_DRAW, PAPER_ORDER_DRAW, generator
 from tests.learners.lite.official import OfficialLoop, OfficialTask, OwnNetworks, mahalanobis, nearest_means
 from tests.learners.tasks import error
 from tests.pipeline.sources.orbit.tree import make_orbit
+from tests.small_runs import DEMO_SIDE, small_demo
 
-SIZE = 32
+SIZE = DEMO_SIDE
 PENALTY = 0.02
 TASKS_PER_STEP = 2
 LEARNERS = {
@@ -39,11 +40,7 @@ LEARNERS = {
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn dataset, ten pictures of a class, raw at 32 pixels."""
-    root = tmp_path_factory.mktemp("train") / "demo"
-    flags = ["--dataset", "demo", "--out", str(root), "--sizes", str(SIZE), "--quiet"]
-    assert build([*flags, "--encode", f"{SIZE}=raw", "--limit-per-class", "10"]) == 0
-    return root
+    return small_demo(tmp_path_factory.mktemp("train") / "demo")
 
 
 @pytest.fixture(scope="module")

@@ -22,41 +22,28 @@ from learners.training.config import TrainingConfig
 from learners.training.flags import parse
 from learners.training.journal import read_records
 from learners.training.step import TrainingStep
-from pipeline.build.__main__ import main as build
 from pipeline.errors import IntegrityError, UsageError
+from tests.small_runs import demo_run, same, small_demo, weights
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = 32
 OVERFLOWING_SCALE = 2.0**30  # of the first step; some halvings later gradients are finite
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn dataset, ten images of a class, raw at 32 pixels."""
-    root = tmp_path_factory.mktemp("precision") / "demo"
-    words = ["--dataset", "demo", "--out", str(root), "--sizes", str(SIZE), "--quiet"]
-    assert build([*words, "--encode", f"{SIZE}=raw", "--limit-per-class", "10"]) == 0
-    return root
+    return small_demo(tmp_path_factory.mktemp("precision") / "demo")
 
 
 def command(shards: Path, out: Path, *more: object) -> list[str]:
-    """Four steps of two small episodes."""
-    flags = {
-        "--shards": shards, "--out": out, "--learner": "protonets", "--backbone": "conv4", "--image-size": SIZE,
-        "--way": 3, "--shot": 2, "--query": 2, "--h": 6, "--tasks": 8, "--tasks-per-step": 2, "--save-every": 2,
-        "--validate-every": 0, "--threads": 1, "--device": "cpu",
-    }  # fmt: skip
-    return [str(word) for pair in flags.items() for word in pair] + ["--no-validate-at-end", *map(str, more)]
+    """Four steps of two small episodes, without a validation."""
+    fewer = ("--way", 3, "--shot", 2, "--query", 2, "--h", 6, "--no-validate-at-end")
+    return demo_run(shards, out, *fewer, *more)
 
 
 def trained(shards: Path, out: Path, *more: object) -> dict[str, torch.Tensor]:
     """The tensors of a run's last checkpoint."""
     assert train.main(command(shards, out, *more)) == 0
-    return checkpoint.load(out / LAST_CHECKPOINT)[0]
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return weights(out)
 
 
 def scales(out: Path) -> list[float]:

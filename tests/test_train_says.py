@@ -21,7 +21,7 @@ from learners.training.journal import read_records
 from learners.training.step_profile import PROFILE_TABLE, PROFILE_TRACE, WARM_UP_STEPS, StepProfiler
 from pipeline.errors import UsageError
 from tests.learners.training.tiny_md import one_thread, small_run, tiny_md
-from tests.test_train import same, weights
+from tests.small_runs import same, weights
 
 STEPS = WARM_UP_STEPS + 3
 FIXED = (

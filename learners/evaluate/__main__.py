@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from learners.evaluate.calibration import calibration_scores
 from learners.evaluate.evaluated_learner import EvaluatedLearner, load_evaluated
@@ -39,7 +39,6 @@ from pipeline.decoders.choose import resolved_decoder
 from pipeline.errors import UsageError
 from pipeline.shardset import ShardSet
 
-SMALLER_EVALUATION: Final = "a smaller --chunk, --precision bfloat16 or a smaller --image-size needs less"
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with (
         join_processes(flags.device) as processes,
         network_arithmetic(flags.precision, processes.device, deterministic=flags.deterministic),
-        out_of_memory_in_words(SMALLER_EVALUATION),
+        out_of_memory_in_words(),
     ):
         net = learner.net.to(processes.device)
         out = Path(flags.out or f"results/{learner.name}-{protocol.label}")
@@ -128,7 +127,7 @@ def _validation_set(
         if found is not None:
             _check_size(shards, found, size)
     except UsageError as error:
-        return None, (f"no temperature is fitted, as validation classes make no such tasks: {error}",)
+        return None, (f"no temperature is fitted to validation classes: {error}",)
     return found, ()
 
 

@@ -22,7 +22,6 @@ from learners.study.__main__ import main as study
 from learners.task import Task
 from learners.training.journal import read_records
 from learners.use.classifier import Learner, PortableClassifier
-from pipeline.build.__main__ import main as build
 from pipeline.loader.loader import EpisodeLoader
 from pipeline.shardset import ShardSet
 from tests.episodes import RowSampler
@@ -30,8 +29,9 @@ from tests.learners.small import pictures, toy
 from tests.learners.tasks import error
 from tests.pretended_gpu import pretended_gpu
 from tests.pretended_gpu.streams import DeviceStream
+from tests.small_runs import DEMO_SIDE, demo_run, small_demo
 
-SIZE = 32
+SIZE = DEMO_SIDE
 LAG = 12  # ticks
 ROUNDING = 1e-5  # of probabilities: chunks are padded on a GPU, and a convolution may sum otherwise then
 LONG_LAG = 400  # a copy may take as long as an episode's kernels
@@ -39,11 +39,7 @@ LONG_LAG = 400  # a copy may take as long as an episode's kernels
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn dataset, ten pictures of a class, raw at 32 pixels."""
-    root = tmp_path_factory.mktemp("gpu") / "demo"
-    command = ["--dataset", "demo", "--out", str(root), "--sizes", str(SIZE), "--quiet"]
-    assert build([*command, "--encode", f"{SIZE}=raw", "--limit-per-class", "10"]) == 0
-    return root
+    return small_demo(tmp_path_factory.mktemp("gpu") / "demo")
 
 
 def words(*more: object) -> list[str]:
@@ -52,12 +48,8 @@ def words(*more: object) -> list[str]:
 
 def train_words(shards: Path, out: Path, learner: str, device: str) -> list[str]:
     """Three steps of two small episodes, and a validation."""
-    return words(
-        "--shards", shards, "--out", out, "--learner", learner, "--backbone", "conv4", "--weights", "random",
-        "--image-size", SIZE, "--way", 4, "--shot", 3, "--query", 3, "--h", 8, "--tasks", 6, "--chunk", 16,
-        "--tasks-per-step", 2, "--save-every", 4, "--validate-every", 0, "--validation-tasks", 2,
-        "--threads", 1, "--device", device,
-    )  # fmt: skip
+    own = ("--learner", learner, "--weights", "random", "--tasks", 6, "--save-every", 4, "--chunk", 16)
+    return demo_run(shards, out, *own, "--device", device)
 
 
 @pytest.mark.parametrize(

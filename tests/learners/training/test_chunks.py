@@ -5,45 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 import train
-from learners import checkpoint
 from learners.networks.chunk_sizes import ChunkSizes
 from learners.runs import LAST_CHECKPOINT, read_checkpoint
 from learners.training.config import TrainingConfig
 from learners.training.journal import read_records
-from pipeline.build.__main__ import main as build
 from pipeline.command import run_command
 from pipeline.errors import UsageError
 from tests.learners.scarce_memory import memory_for
-
-SIZE = 32
+from tests.small_runs import demo_run, same, small_demo, weights
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn dataset, ten pictures of a class, raw at 32 pixels."""
-    root = tmp_path_factory.mktemp("chunks") / "demo"
-    command = ["--dataset", "demo", "--out", str(root), "--sizes", str(SIZE), "--quiet"]
-    assert build([*command, "--encode", f"{SIZE}=raw", "--limit-per-class", "10"]) == 0
-    return root
+    return small_demo(tmp_path_factory.mktemp("chunks") / "demo")
 
 
 def command(shards: Path, out: Path, *more: object) -> list[str]:
     """Three steps of two episodes, in each 12 support images and 12 queries."""
-    flags = {
-        "--shards": shards, "--out": out, "--learner": "protonets", "--backbone": "conv4",
-        "--image-size": SIZE, "--way": 4, "--shot": 3, "--query": 3, "--h": 8, "--tasks": 6,
-        "--tasks-per-step": 2, "--save-every": 2, "--validate-every": 0, "--validation-tasks": 2,
-        "--threads": 1, "--device": "cpu",
-    }  # fmt: skip
-    return [str(word) for pair in flags.items() for word in pair] + [str(word) for word in more]
+    return demo_run(shards, out, "--tasks", 6, *more)
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    (first, _), (second, _) = (checkpoint.load(out / LAST_CHECKPOINT) for out in (one, other))
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return same(weights(one), weights(other))
 
 
 def sizes_of_steps(out: Path) -> list[tuple[int, int]]:
